@@ -1,0 +1,159 @@
+"""Walk-forward replay: every model refitted on schedule and asked what it would have forecast.
+
+A fold's forecasts are stored as soon as they are made, so an interrupted backtest continues where
+it stopped. The replay forecasts every decision of the test period, also those without an outcome.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from margincast.core.digest import digest_of
+from margincast.core.errors import InsufficientHistoryError
+from margincast.core.types import FloatArray, Side
+from margincast.models.catalogue import make_forecaster
+from margincast.models.protocol import Panel, TailForecast
+from margincast.specs.training import TrainingJob
+from margincast.training.splits import Fold, walk_forward
+from margincast.training.workload import Workload
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Forecasts of several models at the same test decisions.
+
+    Attributes:
+        panel: the n test decisions, with outcomes where known.
+        folds: refits; ``fold_of`` numbers them.
+        fold_of: fold of each test decision, shape (n,).
+        forecasts: per model, its forecasts of all n decisions.
+    """
+
+    panel: Panel
+    folds: tuple[Fold, ...]
+    fold_of: "np.ndarray[tuple[int], np.dtype[np.intp]]"
+    forecasts: dict[str, TailForecast]
+
+
+def walk_forward_folds(job: TrainingJob, panel: Panel) -> list[Fold]:
+    """Cut a panel's time into the folds of a job's backtest."""
+    return walk_forward(
+        panel.decided,
+        panel.label_end,
+        panel.labelled,
+        start=job.backtest.start,
+        end=job.backtest.end,
+        refit_every=job.backtest.refit_every,
+        embargo=job.backtest.embargo,
+        window=job.model.window,
+    )
+
+
+def replay(
+    workload: Workload,
+    models: Sequence[str],
+    *,
+    threads: int,
+    store: Path,
+    on_fold: Callable[[str, Fold], None] = lambda _model, _fold: None,
+) -> Replay:
+    """Forecast every test decision with every model, refitted at the start of every fold.
+
+    Args:
+        workload: data, features and outcomes of a job.
+        models: names of forecasters.
+        threads: OpenMP threads.
+        store: folder where finished folds are kept; those of the same spec, data and model are
+            taken from it.
+        on_fold: called when a model has done a fold.
+
+    Raises:
+        InsufficientHistoryError: too little history before a fold for a level.
+    """
+    job, panel = workload.job, workload.panel
+    folds = walk_forward_folds(job, panel)
+    store.mkdir(parents=True, exist_ok=True)
+    identity = _identity(workload)
+    parts: dict[str, list[TailForecast]] = {name: [] for name in models}
+    for number, fold in enumerate(folds):
+        training, test = panel.rows(fold.training), panel.frame[fold.test].reset_index(drop=True)
+        for name in models:
+            path = store / f"{digest_of([identity, name, number])[:24]}.npz"
+            stored = _load(path, job.target.sides, job.target.levels)
+            if stored is None:
+                forecaster = make_forecaster(
+                    name,
+                    job.model,
+                    job.target.sides,
+                    job.target.levels,
+                    overlap=workload.overlap,
+                    threads=threads,
+                )
+                try:
+                    stored = forecaster.fit(training).predict(test)
+                except InsufficientHistoryError as error:
+                    raise InsufficientHistoryError(
+                        f"{name}, refit of {fold.start:%F} ({len(training):,} decisions of "
+                        f"history): {error}"
+                    ) from None
+                _save(path, stored)
+            parts[name].append(stored)
+            on_fold(name, fold)
+    tested = np.zeros(len(panel), dtype=bool)
+    for fold in folds:
+        tested |= fold.test
+    return Replay(
+        panel.rows(tested),
+        tuple(folds),
+        np.concatenate([np.full(int(f.test.sum()), i) for i, f in enumerate(folds)]),
+        {name: _join(made) for name, made in parts.items()},
+    )
+
+
+def _identity(workload: Workload) -> str:
+    """Digest of all that shapes a forecast: spec, feature set, data, decisions."""
+    job = workload.job
+    return digest_of(
+        [
+            job.model_dump(mode="json", include={"target", "model", "backtest"}),
+            workload.feature_set.digest(),
+            workload.market.digest,
+            job.data.symbols,
+        ]
+    )
+
+
+def _join(parts: Sequence[TailForecast]) -> TailForecast:
+    """Put folds one after another; test rows of a later fold are all later."""
+    first = parts[0]
+    shortfalls = [part.expected_shortfall for part in parts]
+    return TailForecast(
+        first.sides,
+        first.levels,
+        np.concatenate([part.quantiles for part in parts]),
+        None if shortfalls[0] is None else np.concatenate([_known(x) for x in shortfalls]),
+    )
+
+
+def _known(values: FloatArray | None) -> FloatArray:
+    assert values is not None
+    return values
+
+
+def _save(path: Path, forecast: TailForecast) -> None:
+    arrays = {"quantiles": forecast.quantiles}
+    if forecast.expected_shortfall is not None:
+        arrays["expected_shortfall"] = forecast.expected_shortfall
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+    partial.replace(path)
+
+
+def _load(path: Path, sides: tuple[Side, ...], levels: tuple[float, ...]) -> TailForecast | None:
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return TailForecast(sides, levels, arrays["quantiles"], arrays.get("expected_shortfall"))

@@ -1,0 +1,340 @@
+"""The backtest report: one HTML page on which a reader decides whether to trust a margin.
+
+The verdict stands first, in words; every figure and table below it can be traced to the evaluation
+and the forecasts. The page needs no other file, no script and no network.
+"""
+
+import base64
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from margincast.backtest import _plots
+from margincast.backtest.evaluation import Cell, Evaluation, ModelSummary
+from margincast.backtest.replay import Replay
+from margincast.core.errors import InputError
+from margincast.core.types import BoolArray
+from margincast.data.quality import Finding, found
+from margincast.models.catalogue import OURS
+
+TEMPLATE = "report.html.j2"
+UNKNOWN = "\N{EN DASH}"
+MOST_CONTRACTS = 150
+"""Contracts listed in a table; of more, those farthest from nominal coverage."""
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """What the report says beside the figures.
+
+    Attributes:
+        job: name of the training job.
+        description: what the job is, in one line.
+        horizon_minutes: liquidation horizon.
+        test_period: first instant and exclusive end of the test period, UTC.
+        passed: the gate's verdict; None if no gate was asked.
+        checks: the gate's checks as records (``GateVerdict.to_json()["checks"]``): name, observed
+            (None where it cannot tell), allowed, passed, reason.
+        findings: irregularities of the input data.
+        digests: what the figures rest on, by name: spec, feature set, data, versions.
+        notes: plain sentences on what the figures can and cannot show.
+    """
+
+    job: str
+    description: str
+    horizon_minutes: float
+    test_period: tuple[datetime, datetime]
+    passed: bool | None = None
+    checks: Iterable[Mapping[str, Any]] = ()
+    findings: tuple[Finding, ...] = ()
+    digests: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page, embedded as a data address."""
+
+    title: str
+    caption: str
+    alternative: str
+    source: str
+
+
+def write_report(path: Path, evaluation: Evaluation, replay: Replay, facts: ReportFacts) -> None:
+    """Write the report as one HTML file, whole or not at all.
+
+    Args:
+        path: file to write; missing folders are made, an existing file is replaced.
+        evaluation: figures of the replay.
+        replay: forecasts and outcomes, for the plots over time.
+        facts: the rest of what the page says.
+
+    Raises:
+        InputError: the replay is not the one that was evaluated, or lacks our model.
+    """
+    page = render_report(evaluation, replay, facts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def render_report(evaluation: Evaluation, replay: Replay, facts: ReportFacts) -> str:
+    """Return the report's HTML; the same input gives the same text.
+
+    Raises:
+        InputError: see :func:`write_report`.
+    """
+    scored = _scored(evaluation, replay)
+    ranked = sorted(evaluation.models, key=lambda summary: summary.pinball_ratio)
+    levels = sorted({cell.level for cell in evaluation.cells})
+    sides = sorted({cell.side for cell in evaluation.cells if cell.side != "both"})
+    findings = found(facts.findings)
+    return (
+        _environment()
+        .from_string(_template())
+        .render(
+            facts=facts,
+            checks=list(facts.checks),
+            digests=dict(facts.digests or {}),
+            ours=OURS,
+            evaluation=evaluation,
+            levels=levels,
+            sides=sides,
+            ranked=ranked,
+            headline=headline(evaluation),
+            refits=[fold.start for fold in replay.folds],
+            contract_count=evaluation.contracts["symbol"].nunique(),
+            pictures=_pictures(evaluation, replay, scored, levels[0]),
+            contract_tables=[_contract_table(evaluation, level) for level in levels],
+            findings=_grouped(findings),
+            quiet_checks=len(facts.findings) - len(findings),
+        )
+    )
+
+
+def headline(evaluation: Evaluation) -> str:
+    """Say in plain words how our model did at the lowest level and against the reference."""
+    level = min(cell.level for cell in evaluation.cells)
+    cell = evaluation.cell(OURS, "both", level)
+    summary = _summary(evaluation, OURS)
+    ranked = sorted(evaluation.models, key=lambda model: model.pinball_ratio)
+    sentence = (
+        f"At level {level:g} the adverse excursion went beyond the {OURS} forecast "
+        f"{cell.exceedance_ratio:.2f} times as often as promised ({_in_words(cell)}), with a mean "
+        f"forecast of {100 * cell.mean_forecast:.2f} % of the decision price."
+    )
+    if evaluation.reference == OURS:
+        return sentence
+    change = 100 * (summary.pinball_ratio - 1)
+    return (
+        f"{sentence} Its pinball loss is {abs(change):.1f} % {'below' if change < 0 else 'above'} "
+        f"that of {evaluation.reference}, number {ranked.index(summary) + 1} of "
+        f"{len(ranked)} models."
+    )
+
+
+def _in_words(cell: Cell) -> str:
+    low, high = cell.exceedance_ratio_low, cell.exceedance_ratio_high
+    if math.isnan(low) or math.isnan(high):
+        return "the test period is too short for an interval"
+    interval = f"95 % interval {low:.2f} to {high:.2f}"
+    if low > 1:
+        return f"{interval}: too often, the forecast is too low"
+    if high < 1:
+        return f"{interval}: too seldom, the forecast is higher than the level asks"
+    return f"{interval}, which contains 1"
+
+
+def _summary(evaluation: Evaluation, model: str) -> ModelSummary:
+    return next(summary for summary in evaluation.models if summary.model == model)
+
+
+def _scored(evaluation: Evaluation, replay: Replay) -> BoolArray:
+    """Return the decisions the evaluation rests on: outcome known, every model with a forecast."""
+    for name in (OURS, evaluation.reference):
+        if name not in replay.forecasts:
+            raise InputError(
+                f"the replay holds no forecasts of {name}, only of "
+                f"{', '.join(sorted(replay.forecasts))}; replay {name} as well"
+            )
+    scored = replay.panel.labelled
+    for forecast in replay.forecasts.values():
+        scored &= np.isfinite(forecast.quantiles).all(axis=(1, 2))
+    if int(scored.sum()) != evaluation.scored:
+        raise InputError(
+            f"the replay has {int(scored.sum())} decisions that can be scored, the evaluation "
+            f"scored {evaluation.scored}; give the replay that was evaluated"
+        )
+    return scored
+
+
+def _pictures(
+    evaluation: Evaluation, replay: Replay, scored: BoolArray, level: float
+) -> list[Picture]:
+    panel = replay.panel.rows(scored)
+    sides = tuple(panel.outcomes)
+    reference = evaluation.reference
+    forecasts = {
+        name: {side: replay.forecasts[name].at(side, level)[scored] for side in sides}
+        for name in (OURS, reference)
+    }
+    calendar = _plots.count_by_calendar(
+        panel.decided,
+        {
+            name: np.column_stack([panel.outcomes[side] > own[side] for side in sides])
+            for name, own in forecasts.items()
+        },
+        level,
+    )
+    symbols, first_rows, counts = np.unique(
+        panel.frame["symbol"].to_numpy(dtype=str), return_inverse=True, return_counts=True
+    )
+    busiest = int(counts.argmax())
+    own_rows = np.flatnonzero(first_rows == busiest)
+    one = _plots.Excursions(
+        symbol=str(symbols[busiest]),
+        level=level,
+        decided=panel.decided[own_rows],
+        outcomes={side: panel.outcomes[side][own_rows] for side in sides},
+        ours={side: forecasts[OURS][side][own_rows] for side in sides},
+        reference={side: forecasts[reference][side][own_rows] for side in sides},
+    )
+    return [
+        Picture(
+            "Was the margin exceeded as often as promised?",
+            "Exceedance ratio of every model, both sides together. The bar is the 95 % block "
+            "bootstrap interval, the broken line exact coverage; right of it the forecast was too "
+            "low. No bar: the test period is too short for an interval.",
+            "Dots with intervals of the exceedance ratio, a row a model and a panel a level; "
+            "the values stand in the table of models.",
+            _embed(_plots.to_svg(lambda: _plots.draw_exceedance_ratios(evaluation, OURS))),
+        ),
+        Picture(
+            "What did the protection cost?",
+            f"Mean pinball loss relative to {reference}, both sides together; shorter is better.",
+            "Bars of the pinball ratio, a row a model and a panel a level; the values stand in "
+            "the tables by level.",
+            _embed(_plots.to_svg(lambda: _plots.draw_pinball_ratios(evaluation, OURS))),
+        ),
+        Picture(
+            f"Forecast and outcome: {one.symbol}",
+            f"The contract with the most scored decisions ({len(own_rows):,}), thinned for drawing "
+            "to the largest value of each stretch of time, so that no peak is lost. A cross marks "
+            f"an outcome beyond the {OURS} forecast made for it.",
+            f"Lines of the {OURS} and {reference} forecasts over the realised adverse excursion of "
+            f"{one.symbol}, a panel a side.",
+            _embed(_plots.to_svg(lambda: _plots.draw_excursions(one, OURS, reference))),
+        ),
+        Picture(
+            "When was it exceeded?",
+            f"Exceedances per {calendar.unit} at level {level:g}, all contracts and sides; the "
+            "black line is the count that exact coverage would have. One crash fills many "
+            "overlapping decisions of many contracts, so high bars are few events, not many.",
+            f"Bars of exceedances per {calendar.unit} against the nominal count; the largest is "
+            f"{int(calendar.counts[OURS].max()):,} against "
+            f"{calendar.nominal[calendar.counts[OURS].argmax()]:.0f}.",
+            _embed(_plots.to_svg(lambda: _plots.draw_calendar(calendar, OURS, reference, level))),
+        ),
+        Picture(
+            "Which contracts stand out?",
+            f"Exceedance ratio of {OURS} per contract and side at level {level:g}; of more than "
+            f"{_plots.MOST_CONTRACTS} contracts, the most and the least exceeded.",
+            "Dots of the exceedance ratio, a row a contract, a mark a side; the values stand in "
+            "the table of contracts.",
+            _embed(_plots.to_svg(lambda: _plots.draw_contracts(evaluation.contracts, OURS, level))),
+        ),
+    ]
+
+
+def _embed(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _contract_table(evaluation: Evaluation, level: float) -> dict[str, Any]:
+    """Gather our figures per contract at one level, with the pinball ratio to the reference."""
+    table = evaluation.contracts[evaluation.contracts["level"] == level]
+    keys = ["symbol", "side"]
+    own = table[table["model"] == OURS].set_index(keys)
+    other = table[table["model"] == evaluation.reference].set_index(keys)
+    own = own.assign(
+        expected=own["decisions"] * (1 - level),
+        pinball_ratio=own["pinball"] / other["pinball"].reindex(own.index),
+    )
+    distance = (own["exceedance_ratio"] - 1).abs().groupby(level="symbol").max()
+    chosen = sorted(distance.nlargest(MOST_CONTRACTS).index)
+    rows: dict[str, dict[str, Any]] = {symbol: {} for symbol in chosen}
+    for row in own.reset_index().to_dict("records"):
+        if row["symbol"] in rows:
+            rows[row["symbol"]][row["side"]] = row
+    return {"level": level, "contracts": len(distance), "rows": rows}
+
+
+def _grouped(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Join the findings of one kind over contracts, most rows first."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.table, finding.what, finding.action), []).append(finding)
+    rows = [
+        {
+            "table": table,
+            "what": what,
+            "action": action,
+            "contracts": len({finding.symbol for finding in members}),
+            "most": members[0].symbol,
+            "most_count": members[0].count,
+            "count": sum(finding.count for finding in members),
+            "total": sum(finding.total for finding in members),
+            "first": min((f.first for f in members if f.first is not None), default=None),
+        }
+        for (table, what, action), members in groups.items()
+    ]
+    return sorted(rows, key=lambda row: -int(str(row["count"])))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        number=lambda value, digits=3: _known(value, f".{digits}f"),
+        count=lambda value: _known(value, ",.0f"),
+        percent=lambda value, digits=2: _known(value, f".{digits}f", 100.0, " %"),
+        bps=lambda value, digits=2: _known(value, f".{digits}f", 10_000.0),
+        general=lambda value: _known(value, ".4g"),
+        p_value=lambda value: (
+            "< 0.001" if value is not None and value < 0.001 else _known(value, ".3f")
+        ),
+        instant=lambda value: UNKNOWN if value is None else f"{value:%Y-%m-%d %H:%M}",
+        duration=_duration,
+    )
+    return environment
+
+
+def _known(value: float | None, form: str, factor: float = 1.0, unit: str = "") -> str:
+    """Write a number, or the sign for "not known"."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{format(factor * value, form)}{unit}"
+
+
+def _duration(minutes: float) -> str:
+    for length, unit in ((1440, "d"), (60, "h")):
+        if minutes >= length and minutes % length == 0:
+            return f"{minutes / length:g} {unit}"
+    return f"{minutes:g} min"
+
+
+def _template() -> str:
+    return resources.files("margincast.backtest").joinpath(TEMPLATE).read_text("utf-8")

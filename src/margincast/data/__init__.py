@@ -1,0 +1,1 @@
+"""Market data in: schemas, readers, the quality report, and the simulated market."""

@@ -1,0 +1,102 @@
+"""The registry of feature functions: each with its unit, which says how the model may use it.
+
+A feature function is pure: it returns a Polars expression over one table, sorted by time, in which
+row t holds only what was known at t. Expressions look back, never forward.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import polars as pl
+
+from margincast.core.errors import InputError, did_you_mean
+from margincast.core.time import format_duration
+
+Unit = Literal["fraction", "number"]
+Family = Literal["bars", "book", "trades", "market", "calendar"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A span of grid rows ending at the decision.
+
+    Attributes:
+        rows: length in grid steps.
+        minimum: rows that must be known for the window's value to be known.
+        label: the length as written in the spec (``"24h"``), used in feature names.
+    """
+
+    rows: int
+    minimum: int
+    label: str
+
+    @classmethod
+    def over(cls, length: timedelta, interval: timedelta, minimum_present: float) -> "Window":
+        """Make the window of a given length on a grid.
+
+        Raises:
+            InputError: the length is not a whole number of grid steps.
+        """
+        if length % interval:
+            raise InputError(
+                f"window {format_duration(length)} is not a whole number of "
+                f"{format_duration(interval)} grid steps"
+            )
+        rows = length // interval
+        # the allowance keeps floating point from asking for one row more than the share says
+        minimum = max(1, math.ceil(minimum_present * rows - 1e-9))
+        return cls(rows, minimum, format_duration(length))
+
+
+@dataclass(frozen=True)
+class FeatureFunction:
+    """A registered feature function.
+
+    Attributes:
+        name: name used in feature sets.
+        family: table it reads.
+        unit: ``fraction`` (scales with volatility) or ``number``.
+        argument: what it runs over: windows, values, columns or nothing.
+        build: the function itself.
+    """
+
+    name: str
+    family: Family
+    unit: Unit
+    argument: Literal["windows", "values", "columns", "nothing"]
+    build: Callable[..., pl.Expr]
+
+
+LIBRARY: dict[tuple[Family, str], FeatureFunction] = {}
+
+
+def feature(
+    family: Family,
+    unit: Unit,
+    argument: Literal["windows", "values", "columns", "nothing"] = "windows",
+) -> Callable[[Callable[..., pl.Expr]], Callable[..., pl.Expr]]:
+    """Register a feature function under its own name."""
+
+    def register(build: Callable[..., pl.Expr]) -> Callable[..., pl.Expr]:
+        name = build.__name__
+        LIBRARY[family, name] = FeatureFunction(name, family, unit, argument, build)
+        return build
+
+    return register
+
+
+def look_up(family: Family, name: str) -> FeatureFunction:
+    """Find a feature function.
+
+    Raises:
+        InputError: no such function in the family; says which there are.
+    """
+    try:
+        return LIBRARY[family, name]
+    except KeyError:
+        known = [known for (of, known) in LIBRARY if of == family]
+        hint = did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
+        raise InputError(f"no feature function '{name}' for {family}{hint}") from None

@@ -1,0 +1,54 @@
+"""What a job tells the person who started it: stages, progress, and the final word."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True, highlight=False)
+"""Progress and remarks go to standard error, results to standard output."""
+
+output = Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Print one remark."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator["Counter"]:
+    """Show a progress bar while a piece of work runs; plain lines where there is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[now]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        yield Counter(bar, title, total)
+
+
+class Counter:
+    """Counts finished pieces of work, as a bar on a terminal and as lines elsewhere."""
+
+    def __init__(self, bar: Progress, title: str, total: int) -> None:
+        self._bar, self._title, self._total, self._done = bar, title, total, 0
+        self._task = bar.add_task(title, total=total, now="")
+
+    def advance(self, now: str) -> None:
+        """Count one piece as done; ``now`` says which."""
+        self._done += 1
+        self._bar.update(self._task, advance=1, now=now)
+        if not console.is_terminal:
+            say(f"{self._title} {self._done}/{self._total}: {now}")

@@ -1,0 +1,166 @@
+"""``margincast score``: the champion on the latest data, as a table of margin levels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from margincast.core.errors import CheckFailedError, InputError, MargincastError
+from margincast.core.time import parse_instant
+from margincast.data.book import latest_snapshots, read_books
+from margincast.features.pipeline import build_features
+from margincast.jobs.console import output, say
+from margincast.jobs.setting import Setting
+from margincast.jobs.tables import margin_table
+from margincast.margin.liquidation_cost import Book
+from margincast.margin.schedule import require_policy_fits
+from margincast.models.catalogue import LOADERS
+from margincast.serving.batch import (
+    Origin,
+    latest_decisions,
+    policy_hash,
+    require_answers,
+    score,
+    score_fallback,
+)
+from margincast.serving.bundle import read_bundle
+from margincast.serving.registry import Registry
+from margincast.specs.features import FeatureSet
+from margincast.specs.loading import load_spec, validate_spec
+from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.training import Data, TrainingJob
+from margincast.training.workload import read_market
+
+
+class NoChampionError(CheckFailedError):
+    """There is no model that may set margins."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A finished scoring run."""
+
+    levels: pd.DataFrame
+    path: Path
+    problem: str
+    """Why there is no forecast at all; empty when there is one."""
+
+
+def run(
+    spec: Path,
+    data: Path | None,
+    out: Path | None,
+    overrides: Sequence[str],
+    at: str | None = None,
+) -> Scoring:
+    """Score the latest data with the champion and write ``margin_levels.parquet``.
+
+    Without a usable champion the base schedule is written for every contract it names, with the
+    reason, and the run counts as a failed check.
+
+    Args:
+        spec: the margin policy.
+        data: folder that data paths start at.
+        out: folder for the table.
+        overrides: ``section.key=value`` texts.
+        at: moment of use; the newest time in the data when absent.
+    """
+    policy = load_spec(spec, MarginPolicy, overrides)
+    setting = Setting.of(spec, data, out, f"score-{policy.name}")
+    schedule = load_spec(setting.workspace / policy.schedule.file, BaseSchedule)
+    require_policy_fits(policy, schedule)
+    moment = None if at is None else parse_instant(at)
+    problem = ""
+    try:
+        levels = _scored(policy, schedule, setting, moment)
+    except NoChampionError as error:
+        problem = str(error)
+        symbols = sorted({name for bracket in schedule.brackets for name in bracket.symbols})
+        levels = score_fallback(
+            symbols,
+            schedule,
+            at=moment or pd.Timestamp.now("UTC").to_pydatetime(),
+            reason=problem,
+            origin=Origin("none", "none", policy_hash(policy, schedule)),
+        )
+    path = _write(levels, setting.out)
+    output.print(margin_table(levels))
+    fallback = int((levels["status"] == "fallback").sum())
+    if fallback:
+        reasons = levels.loc[levels["status"] == "fallback", "reason"].value_counts()
+        for reason, count in reasons.head(5).items():
+            say(f"{count} of {len(levels)} levels fall back to the base schedule: {reason}")
+    output.print(f"margin levels: {path}", soft_wrap=True)
+    return Scoring(levels, path, problem)
+
+
+def _scored(
+    policy: MarginPolicy, schedule: BaseSchedule, setting: Setting, moment: datetime | None
+) -> pd.DataFrame:
+    name = policy.model.registered_model
+    try:
+        champion = Registry(policy.tracking.uri, setting.workspace).champion(name)
+        bundle = read_bundle(champion.bundle_directory, LOADERS, champion.version.bundle_digest)
+        require_answers(policy, bundle.manifest)
+    except MargincastError as error:
+        raise NoChampionError(str(error)) from error
+    if champion.from_last_good:
+        say(f"using the last good champion: {champion.reason}")
+    job = validate_spec(dict(bundle.specs["training"]), TrainingJob, "training spec in the bundle")
+    feature_set = validate_spec(
+        dict(bundle.specs["features"]), FeatureSet, "features in the bundle"
+    )
+    places = policy.data or job.data
+    root = setting.data_root(places)
+    market = read_market(places, feature_set, root)
+    table = build_features(feature_set, market.bars, market.reduced)
+    newest = table.frame["ts"].max().to_pydatetime()
+    at = moment or newest
+    known = table.frame.loc[table.frame["ts"] <= at]
+    if known.empty:
+        raise InputError(f"no data at or before {at:%F %H:%M} UTC; the first is later")
+    decisions = latest_decisions(known)
+    version = f"{name}/{champion.version.version}"
+    say(f"{version}: {len(decisions)} contracts, data as of {decisions['ts'].max():%F %H:%M} UTC")
+    return score(
+        decisions,
+        bundle.forecaster,
+        policy,
+        schedule,
+        at=at,
+        books=_books(policy, places, root, at),
+        origin=Origin(version, feature_set.digest(), policy_hash(policy, schedule)),
+    )
+
+
+def _books(policy: MarginPolicy, places: Data, root: Path, at: datetime) -> Mapping[str, Book]:
+    if policy.liquidation.book is None or not places.book:
+        return {}
+    assert places.book_known_after is not None
+    books = read_books(root, places.book, places.symbols, places.book_known_after)
+    return {
+        symbol: _book(row.row(0, named=True), books.levels[symbol])
+        for symbol, row in latest_snapshots(books, at).items()
+    }
+
+
+def _book(row: Mapping[str, float | None], levels: int) -> Book:
+    def column(what: str) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+        values = [row[f"{what}_{level}"] for level in range(levels)]
+        return np.array([np.nan if value is None else value for value in values])
+
+    return Book(column("bid_price"), column("bid_size"), column("ask_price"), column("ask_size"))
+
+
+def _write(levels: pd.DataFrame, out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "margin_levels.parquet"
+    partial = path.with_name(path.name + ".part")
+    pq.write_table(pa.Table.from_pandas(levels, preserve_index=False), partial)
+    partial.replace(path)
+    return path

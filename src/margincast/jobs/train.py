@@ -1,0 +1,252 @@
+"""``margincast train``: from raw data to a registered model version that its gate has judged."""
+
+import getpass
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+
+from margincast.backtest.evaluation import Evaluation
+from margincast.core.digest import canonical_json
+from margincast.core.errors import InputError
+from margincast.jobs.backtest import Backtest, prepare, run_backtest
+from margincast.jobs.console import output, progress, say
+from margincast.jobs.setting import Setting
+from margincast.jobs.tables import model_table, verdict_text
+from margincast.models.catalogue import LOADERS, OURS, make_forecaster
+from margincast.models.margincast import MargincastForecaster
+from margincast.models.protocol import Forecaster
+from margincast.serving.bundle import BundleMetadata, write_bundle
+from margincast.serving.ledger import Ledger
+from margincast.serving.registry import RegisteredVersion, Registry
+from margincast.specs.loading import load_spec
+from margincast.specs.training import TrainingJob
+from margincast.training.tracking import Run, Tracker
+from margincast.training.tuning import tune_head
+from margincast.training.workload import Workload
+
+LEDGER = Path("mlruns") / "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training job."""
+
+    backtest: Backtest
+    version: RegisteredVersion
+    alias: str
+    """``champion``, ``challenger``, or empty when the gate failed."""
+
+
+def run(spec: Path, data: Path | None, out: Path | None, overrides: Sequence[str]) -> Training:
+    """Run a training job; see the module and ``training/README.md``.
+
+    Raises:
+        InputError: see the rooms it walks through; nothing is registered then.
+    """
+    job = load_spec(spec, TrainingJob, overrides)
+    setting = Setting.of(spec, data, out, job.name)
+    tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace)
+    workload = prepare(job, setting)
+    with tracker.run(
+        job.name, {"margincast.kind": "training job", "margincast.job": job.name}
+    ) as run:
+        workload, study = _tuned(workload, setting)
+        _log_origin(run, workload)
+        if study is not None:
+            tracker.log_trials(study, run)
+        result = run_backtest(workload, setting)
+        for path in ("summary.json", "report.html"):
+            run.log_artifact(setting.out / path)
+        model_runs = _log_models(tracker, run, result.evaluation, job)
+        say("fitting the model to register on all labelled history")
+        forecaster = _final_fit(workload, setting)
+        registered = _register(workload, setting, forecaster, result, model_runs[OURS])
+        alias = _promote(workload.job, setting, registered)
+        run.set_tags(
+            {
+                "margincast.model_version": f"{registered.name}/{registered.version}",
+                "margincast.gate": "passed" if result.verdict.passed else "failed",
+            }
+        )
+    output.print(model_table(result.evaluation, job.target.levels))
+    output.print(verdict_text(result.verdict), soft_wrap=True)
+    output.print(
+        f"registered {registered.name} version {registered.version}"
+        + (f" as {alias}" if alias else ", without alias: its gate failed")
+    )
+    output.print(f"report: {result.report}", soft_wrap=True)
+    return Training(result, registered, alias)
+
+
+def _tuned(workload: Workload, setting: Setting) -> tuple[Workload, optuna.Study | None]:
+    """Search the head's parameters on history before the test period, if the spec asks for it."""
+    job = workload.job
+    if job.tuning.trials == 0 or not job.tuning.space:
+        return workload, None
+    panel = workload.panel
+    cut = np.datetime64((job.backtest.start - job.backtest.embargo).replace(tzinfo=None), "us")
+    history = panel.rows(panel.labelled & (panel.label_end <= cut))
+    if not len(history):
+        raise InputError(
+            f"no labelled decision ends before backtest.start {job.backtest.start:%F}: nothing to "
+            "tune or train on; start the test period later or add history"
+        )
+    model = make_forecaster(
+        OURS,
+        job.model,
+        job.target.sides,
+        job.target.levels,
+        overlap=workload.overlap,
+        threads=setting.threads,
+    )
+    assert isinstance(model, MargincastForecaster)
+    with progress("tuning", job.tuning.trials) as counter:
+        chosen, study = tune_head(
+            job,
+            history,
+            model.head_levels,
+            setting.threads,
+            lambda trial: counter.advance(
+                f"trial {trial.number}: "
+                + (f"{trial.value:.4f}" if trial.value is not None else trial.state.name.lower())
+            ),
+        )
+    say(f"best trial {study.best_trial.number}: {canonical_json(study.best_params)}")
+    tuned = job.model_copy(update={"model": chosen})
+    return (
+        Workload(
+            tuned,
+            workload.feature_set,
+            workload.market,
+            workload.table,
+            workload.panel,
+            workload.findings,
+        ),
+        study,
+    )
+
+
+def _final_fit(workload: Workload, setting: Setting) -> Forecaster:
+    """Fit our model on every labelled decision, the test period included."""
+    job, panel = workload.job, workload.panel
+    model = make_forecaster(
+        OURS,
+        job.model,
+        job.target.sides,
+        job.target.levels,
+        overlap=workload.overlap,
+        threads=setting.threads,
+    )
+    return model.fit(panel.rows(panel.labelled))
+
+
+def _log_origin(run: Run, workload: Workload) -> None:
+    """Log what the run is made from: spec, feature set, data."""
+    job = workload.job
+    run.log_parameters(
+        {
+            "job": job.model_dump(mode="json", include={"target", "model", "tuning", "backtest"}),
+            "digest.spec": job.digest(),
+            "digest.feature_set": workload.feature_set.digest(),
+            "digest.data": workload.market.digest,
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for name, record in (
+            ("training.json", job.model_dump(mode="json")),
+            ("features.json", workload.feature_set.model_dump(mode="json")),
+            ("findings.json", [finding.as_record() for finding in workload.findings]),
+        ):
+            path = Path(folder) / name
+            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            run.log_artifact(path, "specs")
+
+
+def _log_models(
+    tracker: Tracker, parent: Run, evaluation: Evaluation, job: TrainingJob
+) -> dict[str, str]:
+    """Log one run a model, ours and the peers, under the same metric names.
+
+    Returns:
+        Run id per model.
+    """
+    ids = {}
+    for summary in evaluation.models:
+        name = summary.model
+        metrics = {
+            "pinball_ratio": summary.pinball_ratio,
+            "crossings": float(summary.crossings),
+            "kupiec_failed": summary.kupiec_failed,
+            "largest_one_day_rise": summary.largest_one_day_rise,
+            "peak_to_trough": summary.peak_to_trough,
+        }
+        for cell in evaluation.cells:
+            if cell.model != name:
+                continue
+            at = f"{cell.level:g}" if cell.side == "both" else f"{cell.level:g}_{cell.side}"
+            metrics[f"exceedance_ratio_{at}"] = cell.exceedance_ratio
+            metrics[f"pinball_bps_{at}"] = cell.pinball * 1e4
+            if cell.side == "both":
+                metrics[f"pinball_ratio_{at}"] = cell.pinball_ratio
+                metrics[f"mean_forecast_{at}"] = cell.mean_forecast
+                metrics[f"mean_shortfall_bps_{at}"] = cell.mean_shortfall * 1e4
+        tags = {"margincast.kind": "model", "margincast.job": job.name, "margincast.model": name}
+        with tracker.run(name, tags, parent) as run:
+            run.log_metrics({key: value for key, value in metrics.items() if np.isfinite(value)})
+            contracts = evaluation.contracts
+            run.log_table(contracts.loc[contracts["model"] == name], "contracts")
+            ids[name] = run.run_id
+    return ids
+
+
+def _register(
+    workload: Workload,
+    setting: Setting,
+    forecaster: Forecaster,
+    result: Backtest,
+    run_id: str,
+) -> RegisteredVersion:
+    job = workload.job
+    metadata = BundleMetadata(
+        job=job.name,
+        horizon_minutes=workload.horizon_minutes,
+        sides=job.target.sides,
+        levels=job.target.levels,
+        feature_columns=tuple(workload.table.units),
+        spec_digest=job.digest(),
+        feature_set_hash=workload.feature_set.digest(),
+        training_data_digest=workload.market.digest,
+    )
+    specs = {
+        "training": job.model_dump(mode="json"),
+        "features": workload.feature_set.model_dump(mode="json"),
+        "gate": result.verdict.to_json(),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        write_bundle(forecaster, bundle, loaders=LOADERS, metadata=metadata, specs=specs)
+        registry = Registry(job.tracking.uri, setting.workspace)
+        return registry.register(job.tracking.registered_model, bundle, run_id, result.verdict)
+
+
+def _promote(job: TrainingJob, setting: Setting, version: RegisteredVersion) -> str:
+    """Make a version that passed its gate champion where there is none, else challenger."""
+    if not version.gate_passed:
+        return ""
+    registry = Registry(job.tracking.uri, setting.workspace)
+    name = job.tracking.registered_model
+    alias = "challenger" if registry.at_alias(name, "champion") else "champion"
+    registry.promote(
+        name,
+        alias,  # type: ignore[arg-type]
+        version.version,
+        ledger=Ledger(setting.workspace / LEDGER),
+        who=getpass.getuser(),
+        why="gate passed" + ("" if alias == "challenger" else "; there was no champion"),
+    )
+    return alias

@@ -1,0 +1,137 @@
+"""The one protocol every forecaster follows, ours and the peers: fit, predict, save, load.
+
+A forecaster answers one question, the number everything downstream multiplies: by how much, as a
+fraction of the decision price, may the price move against a side within the horizon, at a level?
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from margincast.core.errors import InputError
+from margincast.core.types import FloatArray, Side
+
+Unit = Literal["fraction", "number"]
+"""``fraction``: scales with volatility (returns, volatilities); ``number``: does not."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Decisions of many contracts with what was known and, for fitting, what followed.
+
+    Attributes:
+        frame: columns ``symbol``, ``ts`` (decision time, UTC) and the features; n rows sorted by
+            ``ts`` then ``symbol``, default index.
+        units: unit of every feature column.
+        outcomes: adverse excursion per side, shape (n,), simple fractions; NaN where no label.
+        log_range: log(highest high / lowest low) over the horizon, shape (n,).
+        label_end: time at which the label became known, shape (n,), ``datetime64[us]`` in UTC.
+    """
+
+    frame: pd.DataFrame
+    units: Mapping[str, Unit]
+    outcomes: Mapping[Side, FloatArray]
+    log_range: FloatArray
+    label_end: npt.NDArray[np.datetime64]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def rows(self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Panel":
+        """Return the panel restricted to a boolean mask or to row numbers."""
+        return Panel(
+            frame=self.frame.iloc[
+                np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
+            ].reset_index(drop=True),
+            units=self.units,
+            outcomes={side: values[keep] for side, values in self.outcomes.items()},
+            log_range=self.log_range[keep],
+            label_end=self.label_end[keep],
+        )
+
+    @property
+    def decided(self) -> npt.NDArray[np.datetime64]:
+        """Decision times as ``datetime64[us]`` in UTC, shape (n,)."""
+        naive = self.frame["ts"].dt.tz_localize(None)
+        return np.asarray(naive.to_numpy(dtype="datetime64[us]"))
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """Rows whose outcome is known on every side, shape (n,)."""
+        known = np.isfinite(self.log_range)
+        for values in self.outcomes.values():
+            known &= np.isfinite(values)
+        return known
+
+
+@dataclass(frozen=True)
+class TailForecast:
+    """Forecasts for n decisions.
+
+    Attributes:
+        sides: S sides, in the order of axis 1.
+        levels: L increasing levels, in the order of axis 2.
+        quantiles: shape (n, S, L), simple fractions, non-decreasing along axis 2; NaN where the
+            model cannot tell.
+        expected_shortfall: same shape, or None for a model that has none.
+    """
+
+    sides: tuple[Side, ...]
+    levels: tuple[float, ...]
+    quantiles: FloatArray
+    expected_shortfall: FloatArray | None = None
+
+    def at(self, side: Side, level: float) -> FloatArray:
+        """Return the quantile forecasts of one side and level, shape (n,)."""
+        return self.quantiles[:, self.sides.index(side), self.levels.index(level)]
+
+
+class Forecaster(Protocol):
+    """What training, backtest and serving need of a model."""
+
+    name: str
+
+    def fit(self, panel: Panel) -> Self:
+        """Learn from a panel whose rows are all labelled; returns the fitted model.
+
+        Raises:
+            InsufficientHistoryError: too few independent exceedances for a level.
+            InputError: a column the model needs is absent.
+        """
+        ...
+
+    def predict(self, frame: pd.DataFrame) -> TailForecast:
+        """Forecast for every row of ``frame`` (``symbol``, ``ts`` and the features)."""
+        ...
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what was chosen and estimated, JSON-like, for the record."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write the fitted model into an empty folder as text and JSON, never as pickle."""
+        ...
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what :meth:`save` wrote; predictions are bit-identical."""
+        ...
+
+
+def require_features(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> None:
+    """Check that a frame holds the columns a model was made for.
+
+    Raises:
+        InputError: names the missing columns.
+    """
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise InputError(
+            f"model {model} needs the feature(s) {', '.join(missing)}, which the table lacks; "
+            "build the features with the feature set the model was trained on"
+        )

@@ -1,0 +1,1 @@
+"""Scores of a forecast against what happened: pure functions on arrays, each with its source."""

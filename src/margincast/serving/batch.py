@@ -1,0 +1,152 @@
+"""Batch scoring: the champion's latest forecasts, turned into the margin levels a venue publishes.
+
+Every contract of the data gets a row a side and tier. Where its forecast cannot be used (stale
+data, an unknown feature, no champion) the row is the base schedule with status ``fallback`` and
+the reason: a contract is never left without a margin.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import pandas as pd
+
+from margincast.core.errors import CheckFailedError
+from margincast.core.types import SIDES, Side
+from margincast.margin.levels import MarginLevel, fallback_levels, margin_levels_for
+from margincast.margin.liquidation_cost import Book
+from margincast.models.protocol import Forecaster
+from margincast.serving.bundle import Manifest
+from margincast.specs.serving import BaseSchedule, MarginPolicy
+
+COLUMNS = (
+    "symbol", "side", "tier", "tier_floor_usd", "tier_cap_usd", "effective_from", "mmr", "imr",
+    "max_leverage", "maintenance_amount", "multiplier", "forecast", "liquidation_cost",
+    "binding_rule", "status", "reason", "imr_reason", "steps", "model_version",
+    "feature_set_hash", "policy_hash", "data_as_of",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a table of margin levels was made from."""
+
+    model_version: str
+    feature_set_hash: str
+    policy_hash: str
+
+
+def policy_hash(policy: MarginPolicy, schedule: BaseSchedule) -> str:
+    """Digest of all that an operator chose between forecast and margin."""
+    return f"{policy.digest()[:32]}{schedule.digest()[:32]}"
+
+
+def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:
+    """Check that a model forecasts what a policy asks for.
+
+    Raises:
+        CheckFailedError: another horizon, or a level or side the model does not have.
+    """
+    wanted = policy.model
+    minutes = wanted.horizon / timedelta(minutes=1)
+    has = manifest.metadata
+    problems = []
+    if minutes != has.horizon_minutes:
+        problems.append(f"horizon {minutes:g} min (the model has {has.horizon_minutes:g} min)")
+    if wanted.level not in has.levels:
+        problems.append(f"level {wanted.level:g} (the model has {list(has.levels)})")
+    problems += [f"side {side}" for side in SIDES if side not in has.sides]
+    if problems:
+        raise CheckFailedError(
+            f"the champion of {wanted.registered_model} does not forecast "
+            f"{'; '.join(problems)}; change [model] of the policy or train such a model"
+        )
+
+
+def latest_decisions(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the last decision of every contract, sorted by contract."""
+    last = frame.sort_values("ts").groupby("symbol", sort=True).tail(1)
+    return last.sort_values("symbol").reset_index(drop=True)
+
+
+def score(
+    decisions: pd.DataFrame,
+    forecaster: Forecaster,
+    policy: MarginPolicy,
+    schedule: BaseSchedule,
+    *,
+    at: datetime,
+    books: Mapping[str, Book],
+    origin: Origin,
+) -> pd.DataFrame:
+    """Turn the latest decision of every contract into margin levels.
+
+    Args:
+        decisions: one row a contract, with ``symbol``, ``ts`` and the model's features.
+        forecaster: the champion.
+        policy: the margin policy.
+        schedule: the base schedule.
+        at: moment of use, UTC; older data is stale as the policy says.
+        books: latest order books, where there are any.
+        origin: what to record beside every number.
+
+    Returns:
+        The ``margin_levels`` table, sorted by contract, side and tier.
+    """
+    predicted = forecaster.predict(decisions)
+    level = policy.model.level
+    by_side = {side: predicted.at(side, level) for side in predicted.sides}
+    rows = []
+    for i, (symbol, ts) in enumerate(zip(decisions["symbol"], decisions["ts"], strict=True)):
+        forecasts: dict[Side, float] = {side: float(by_side[side][i]) for side in by_side}
+        for side in SIDES:
+            levels = margin_levels_for(
+                symbol,
+                side,
+                forecasts,
+                schedule,
+                policy,
+                data_age=at - ts,
+                book=books.get(symbol),
+            )
+            rows += [_row(row, at, ts, origin) for row in levels]
+    return _table(rows)
+
+
+def score_fallback(
+    symbols: list[str],
+    schedule: BaseSchedule,
+    *,
+    at: datetime,
+    reason: str,
+    origin: Origin,
+) -> pd.DataFrame:
+    """Return the base schedule for contracts that cannot be forecast, with the reason."""
+    rows = [
+        _row(level, at, None, origin)
+        for symbol in symbols
+        for side in SIDES
+        for level in fallback_levels(symbol, side, schedule, reason)
+    ]
+    return _table(rows)
+
+
+def _row(
+    level: MarginLevel, at: datetime, data_as_of: datetime | None, origin: Origin
+) -> dict[str, object]:
+    record = asdict(level)
+    record["steps"] = json.dumps(record["steps"])
+    return record | {
+        "max_leverage": level.max_leverage,
+        "effective_from": at,
+        "data_as_of": data_as_of,
+        **asdict(origin),
+    }
+
+
+def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    for column in ("effective_from", "data_as_of"):
+        frame[column] = pd.to_datetime(frame[column], utc=True).astype("datetime64[us, UTC]")
+    return frame

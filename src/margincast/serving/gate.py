@@ -1,0 +1,181 @@
+"""The promotion gate: whether a backtest allows a model to set anybody's margin.
+
+Pure arithmetic on the backtest's evidence. What cannot be told (a missing figure, NaN, a test
+period too short) counts as not passed, with its reason: silence never promotes a model.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from margincast.core.digest import digest_of
+from margincast.core.errors import InputError
+from margincast.specs.training import Gate
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a backtest on held-out time found, as far as the gate asks for it.
+
+    Attributes:
+        pinball_ratios: for each peer by name, the model's mean pinball loss (over levels, sides,
+            contracts and decisions) divided by the peer's on the same decisions.
+        exceedance_ratios: for each level, observed over nominal exceedances, pooled over
+            contracts and sides.
+        expected_exceedances: for each level, independent exceedances the test period expects;
+            see :func:`expected_independent_exceedances`.
+        crossings: decisions at which a higher level had a lower forecast; None if not counted.
+    """
+
+    pinball_ratios: Mapping[str, float] = field(default_factory=dict)
+    exceedance_ratios: Mapping[float, float] = field(default_factory=dict)
+    expected_exceedances: Mapping[float, float] = field(default_factory=dict)
+    crossings: int | None = None
+
+
+@dataclass(frozen=True)
+class GateCheck:
+    """One question the gate asked.
+
+    Attributes:
+        name: what was looked at, for example ``exceedance ratio at 0.99``.
+        observed: what the backtest found; None if it cannot tell.
+        allowed: what would pass, as text.
+        passed: the answer.
+        reason: the answer in words.
+    """
+
+    name: str
+    observed: float | None
+    allowed: str
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """The gate's answer: passed only if every check passed."""
+
+    passed: bool
+    checks: tuple[GateCheck, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the gate did not pass, one text a failed check; empty if it passed."""
+        return tuple(check.reason for check in self.checks if not check.passed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON-like values."""
+        return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+
+    def digest(self) -> str:
+        """SHA-256 of the verdict, by which the ledger refers to it."""
+        return digest_of(self.to_json())
+
+
+def expected_independent_exceedances(
+    decisions: int, level: float, horizon_minutes: float, spacing_minutes: float
+) -> float:
+    """Return how many independent exceedances a test period expects at a level.
+
+    Windows that overlap exceed together, so decisions are counted in non-overlapping windows:
+    ``decisions * (1 - level) / max(1, horizon / spacing)``. Contracts and sides are summed as if
+    they were independent. They are not (crypto contracts fall together), so this is an upper
+    bound on what the test period can show; the gate's minimum must be chosen with that in mind.
+
+    Args:
+        decisions: forecasts with a known outcome, summed over contracts and sides.
+        level: in (0.5, 1).
+        horizon_minutes: length of the window behind each outcome.
+        spacing_minutes: time between two decisions of one contract.
+
+    Raises:
+        InputError: a negative count, a level outside (0.5, 1) or a length that is not positive.
+
+    >>> round(expected_independent_exceedances(48_000, 0.99, 480.0, 60.0), 6)
+    60.0
+    """
+    if decisions < 0 or not 0.5 < level < 1.0 or min(horizon_minutes, spacing_minutes) <= 0.0:
+        raise InputError(
+            f"expected exceedances need decisions >= 0, a level in (0.5, 1) and positive lengths; "
+            f"found {decisions} decisions, level {level:g}, horizon {horizon_minutes:g} min, "
+            f"spacing {spacing_minutes:g} min"
+        )
+    return decisions * (1.0 - level) / max(1.0, horizon_minutes / spacing_minutes)
+
+
+def evaluate_gate(gate: Gate, evidence: Evidence) -> GateVerdict:
+    """Ask every question of the gate's spec of a backtest's evidence.
+
+    Both ends of every band pass. The exceedance band is a band of point estimates; whether the
+    test period is long enough for it to mean anything is a check of its own.
+    """
+    checks = [
+        _within(
+            f"pinball ratio to {gate.reference}",
+            evidence.pinball_ratios.get(gate.reference),
+            upper=gate.pinball_ratio_max,
+            missing=f"the backtest did not compare with {gate.reference}",
+        )
+    ]
+    for level in gate.gated_levels:
+        checks.append(
+            _within(
+                f"expected independent exceedances at {level:g}",
+                _at_level(evidence.expected_exceedances, level),
+                lower=gate.minimum_expected_exceedances,
+                missing=f"the backtest did not count its expected exceedances at {level:g}",
+            )
+        )
+        checks.append(
+            _within(
+                f"exceedance ratio at {level:g}",
+                _at_level(evidence.exceedance_ratios, level),
+                lower=gate.exceedance_ratio_min,
+                upper=gate.exceedance_ratio_max,
+                missing=f"the backtest has no exceedance ratio at {level:g}",
+            )
+        )
+    checks.append(
+        _within(
+            "quantile crossings",
+            evidence.crossings,
+            upper=gate.crossings_max,
+            missing="the backtest did not count quantile crossings",
+        )
+    )
+    return GateVerdict(passed=all(check.passed for check in checks), checks=tuple(checks))
+
+
+def _at_level(values: Mapping[float, float], level: float) -> float | None:
+    """Look a level up as a number, so that 0.99 computed and 0.99 written are the same."""
+    for known, value in values.items():
+        if math.isclose(known, level, rel_tol=0.0, abs_tol=1e-9):
+            return value
+    return None
+
+
+def _within(
+    name: str,
+    observed: float | None,
+    *,
+    missing: str,
+    lower: float | None = None,
+    upper: float | None = None,
+) -> GateCheck:
+    if lower is None:
+        allowed = f"at most {upper:g}"
+    elif upper is None:
+        allowed = f"at least {lower:g}"
+    else:
+        allowed = f"{lower:g} to {upper:g}"
+    if observed is None:
+        return GateCheck(name, None, allowed, passed=False, reason=f"cannot tell: {missing}")
+    value = float(observed)
+    if not math.isfinite(value) or value < 0.0:
+        reason = f"cannot tell: {name} came out as {value:g}"
+        return GateCheck(name, None, allowed, passed=False, reason=reason)
+    passed = (lower is None or value >= lower) and (upper is None or value <= upper)
+    verb = "is" if passed else "is not"
+    return GateCheck(name, value, allowed, passed, f"{name} {value:.6g} {verb} {allowed}")

@@ -1,0 +1,65 @@
+"""A bundle as an MLflow model, so that ``mlflow models predict`` and Spark give the same forecast.
+
+A *model from code*: MLflow copies this file beside the bundle and runs it to load the model.
+margincast itself never serves through it; it reads the bundle directly.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from margincast.serving.bundle import Bundle, installed_loaders, read_bundle
+
+
+class BundleModel(PythonModel):
+    """Forecasts of a bundle: one row a decision in, one row a decision, side and level out."""
+
+    bundle: Bundle
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Verify and load the bundle; raises BundleError if any byte was changed."""
+        directory = Path(context.artifacts["bundle"])
+        self.bundle = read_bundle(directory, installed_loaders(directory))
+
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002 - MLflow's calling convention
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002 - MLflow's calling convention
+    ) -> pd.DataFrame:
+        """Return the forecasts, simple fractions of the decision price.
+
+        Args:
+            context: unused.
+            model_input: ``symbol`` (text), ``ts`` (decision time, ISO 8601 text, UTC unless it
+                says otherwise) and the features (float64), n rows.
+            params: unused.
+
+        Returns:
+            n x sides x levels rows: symbol, ts, horizon_minutes, side, level, forecast and, for a
+            model that has it, expected_shortfall.
+        """
+        instants = pd.to_datetime(model_input["ts"], utc=True, format="ISO8601")
+        frame = model_input.assign(ts=instants.astype("datetime64[us, UTC]"))
+        forecast = self.bundle.forecaster.predict(frame.reset_index(drop=True))
+        rows, sides, levels = forecast.quantiles.shape
+        answer = pd.DataFrame(
+            {
+                "symbol": np.repeat(model_input["symbol"].to_numpy(dtype=object), sides * levels),
+                "ts": np.repeat(model_input["ts"].to_numpy(dtype=object), sides * levels),
+                "horizon_minutes": self.bundle.manifest.metadata.horizon_minutes,
+                "side": np.tile(np.repeat(np.array(forecast.sides, dtype=object), levels), rows),
+                "level": np.tile(np.array(forecast.levels), rows * sides),
+                "forecast": forecast.quantiles.ravel(),
+            }
+        )
+        if forecast.expected_shortfall is not None:
+            answer["expected_shortfall"] = forecast.expected_shortfall.ravel()
+        return answer
+
+
+set_model(BundleModel())

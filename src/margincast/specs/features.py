@@ -1,0 +1,51 @@
+"""Feature sets (``features/*.toml``): which functions, over which windows, on which grid."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+
+from margincast.specs.base import Duration, Durations, Floats, Fraction, Spec, Texts, to_tuple
+
+Statistic = Literal["last", "mean", "deviation"]
+"""How snapshots within a window become one number."""
+
+
+class Grid(Spec):
+    """The decision grid and what a window must hold to be known."""
+
+    interval: Duration
+    """Length of a bar and distance between decisions."""
+    warm_up: Duration
+    """History a contract needs before its first decision."""
+    minimum_present: Fraction
+    """Share of a window's bars that must be present for the window's value to be known."""
+    leader: str
+    """Contract whose own features every other contract sees (``BTCUSDT``)."""
+
+
+class Feature(Spec):
+    """One line of a feature set: a function of the library and the arguments it runs over."""
+
+    function: str
+    windows: Durations = ()
+    values: Floats = ()
+    """Numbers the function runs over: levels, bands in bps or notionals in USD."""
+    statistics: Annotated[tuple[Statistic, ...], BeforeValidator(to_tuple)] = ()
+    columns: Texts = ()
+    """Columns of earlier families that a cross-sectional function reads."""
+
+
+Features = Annotated[tuple[Feature, ...], BeforeValidator(to_tuple)]
+
+
+class FeatureSet(Spec):
+    """A feature set; its digest says what a model was trained on."""
+
+    name: str
+    description: str
+    grid: Grid
+    bars: Features = ()
+    book: Features = ()
+    trades: Features = ()
+    market: Features = ()
+    calendar: Features = ()

@@ -1,0 +1,256 @@
+"""Margin policies (``serving/*.toml``) and base schedules (``serving/schedules/*.toml``).
+
+Responsible for what an operator may choose between a forecast and a published margin, and for
+refusing choices that contradict each other before any margin is computed from them.
+"""
+
+from fractions import Fraction
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from margincast.specs.base import (
+    Duration,
+    Level,
+    NonNegativeFloat,
+    PositiveFloat,
+    Spec,
+    Texts,
+    to_tuple,
+)
+from margincast.specs.training import Data
+
+PositiveRate = Annotated[float, Field(gt=0.0, le=1.0)]
+RateBelowOne = Annotated[float, Field(gt=0.0, lt=1.0)]
+CostRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Bps = Annotated[float, Field(ge=0.0, lt=10_000.0)]
+Usd = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    """Compare the decimals as written, so that 0.3 is a multiple of 0.1."""
+    return (Fraction(repr(value)) / Fraction(repr(step))).denominator == 1
+
+
+class Tier(Spec):
+    """A notional tier: positions above ``floor_usd`` and up to ``cap_usd`` of notional."""
+
+    floor_usd: Usd
+    cap_usd: Usd
+    mmr: RateBelowOne
+    """Base maintenance margin rate of the notional within the tier."""
+    imr: PositiveRate
+    """Base initial margin rate of a position whose notional ends in the tier."""
+
+
+def _tier_problems(tiers: tuple[Tier, ...]) -> list[str]:
+    """Say what is wrong with a list of tiers, each problem with the tier's number (from 1)."""
+    problems = []
+    if tiers[0].floor_usd != 0.0:
+        problems.append(f"tier 1 must start at floor_usd = 0, found {tiers[0].floor_usd:g}")
+    for number, tier in enumerate(tiers, start=1):
+        if tier.cap_usd <= tier.floor_usd:
+            problems.append(
+                f"tier {number}: cap_usd must lie above floor_usd, found {tier.cap_usd:g} "
+                f"and {tier.floor_usd:g}"
+            )
+        if tier.mmr >= tier.imr:
+            problems.append(
+                f"tier {number}: mmr must lie below imr, found {tier.mmr:g} and {tier.imr:g}"
+            )
+    for number, (lower, upper) in enumerate(pairwise(tiers), start=2):
+        if upper.floor_usd != lower.cap_usd:
+            problems.append(
+                f"tier {number} must start where tier {number - 1} ends, at "
+                f"{lower.cap_usd:g}, found floor_usd = {upper.floor_usd:g}"
+            )
+        for name in ("mmr", "imr"):
+            before, after = getattr(lower, name), getattr(upper, name)
+            if after < before:
+                problems.append(
+                    f"tier {number}: {name} must not fall as notional rises, found {after:g} "
+                    f"after {before:g}"
+                )
+    return problems
+
+
+class Brackets(Spec):
+    """The tiers of a contract, from the first dollar up: contiguous, with rates that never fall."""
+
+    tiers: Annotated[tuple[Tier, ...], BeforeValidator(to_tuple), Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _tiers_in_order(self) -> Self:
+        problems = _tier_problems(self.tiers)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class ContractBrackets(Brackets):
+    """Tiers that the named contracts share."""
+
+    symbols: Texts = Field(min_length=1)
+
+
+class BaseSchedule(Spec):
+    """A base schedule: the margins in force without a forecast, which a policy multiplies."""
+
+    name: str
+    description: str
+    brackets: Annotated[tuple[ContractBrackets, ...], BeforeValidator(to_tuple)] = ()
+    default: Brackets | None = None
+    """Tiers of contracts that no brackets name; without it such a contract is refused."""
+
+    @model_validator(mode="after")
+    def _each_contract_once(self) -> Self:
+        symbols = [symbol for brackets in self.brackets for symbol in brackets.symbols]
+        twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
+        if twice:
+            raise ValueError(f"a contract has one list of tiers; found twice: {', '.join(twice)}")
+        if not symbols and self.default is None:
+            raise ValueError("the schedule has no tiers; write [[brackets]] or [default]")
+        return self
+
+
+class ModelChoice(Spec):
+    """Which forecast the policy turns into margin."""
+
+    registered_model: str
+    level: Level
+    horizon: Duration
+
+
+class TrackingStore(Spec):
+    """Where the registered model is looked up."""
+
+    uri: str
+    """MLflow tracking URI; a relative SQLite path starts at the workspace."""
+
+
+class ForecastUse(Spec):
+    """How the forecasts of the two sides are used, and which are not believed."""
+
+    sides: Literal["each", "larger"]
+    """``each``: every side its own forecast; ``larger``: both sides the larger of the two."""
+    largest_plausible: PositiveFloat
+    """A forecast above this fraction is taken for an error and leads to the fallback."""
+
+
+class ScheduleChoice(Spec):
+    """Which base schedule is multiplied, as a path relative to the workspace."""
+
+    file: str
+
+
+class BookWalk(Spec):
+    """Closing through the order book: what is assumed of the part that the book does not show."""
+
+    unshown_depth_bps: Bps
+    """Distance from the mid price at which notional beyond the book's last level is closed."""
+
+
+class Liquidation(Spec):
+    """What closing a liquidated position costs, apart from the move over the horizon."""
+
+    taker_fee_rate: CostRate
+    liquidation_fee_rate: CostRate
+    half_spread_bps: Bps
+    """Least distance from the mid price at which anything is closed."""
+    book: BookWalk | None = None
+    """Present: the order book is walked at the tiers' notionals; absent: the half spread is all."""
+
+
+class Buffer(Spec):
+    """A multiplicative buffer on forecast plus liquidation cost."""
+
+    rate: NonNegativeFloat
+
+
+class Limits(Spec):
+    """Floors and caps of the published maintenance margin rate."""
+
+    mmr_floor: RateBelowOne
+    mmr_cap: RateBelowOne
+    multiplier_floor: NonNegativeFloat
+    """Least multiplier on the base schedule; 1 never publishes less than the schedule."""
+    multiplier_cap: PositiveFloat
+
+    @model_validator(mode="after")
+    def _floors_below_caps(self) -> Self:
+        problems = [
+            f"{name}_floor must not lie above {name}_cap, found {floor:g} and {cap:g}"
+            for name, floor, cap in (
+                ("mmr", self.mmr_floor, self.mmr_cap),
+                ("multiplier", self.multiplier_floor, self.multiplier_cap),
+            )
+            if floor > cap
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class Rounding(Spec):
+    """The publication grid; published rates are rounded up to it."""
+
+    mmr_step: PositiveRate
+    imr_step: PositiveRate
+
+    @model_validator(mode="after")
+    def _steps_divide_one(self) -> Self:
+        problems = [
+            f"{name} must divide 1 (for example 0.0005), found {step:g}"
+            for name, step in (("mmr_step", self.mmr_step), ("imr_step", self.imr_step))
+            if not _is_multiple(1.0, step)
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class Initial(Spec):
+    """Initial margin rate from the maintenance margin rate."""
+
+    imr_over_mmr: Annotated[float, Field(gt=1.0)]
+
+
+class Staleness(Spec):
+    """How old the newest data may be before the base schedule is published instead."""
+
+    max_data_age: Duration
+
+
+class MarginPolicy(Spec):
+    """A margin policy, its sections in the order in which a margin passes them."""
+
+    name: str
+    description: str
+    data: Data | None = None
+    """Where to read the latest data; absent, the places the model was trained on."""
+    tracking: TrackingStore
+    model: ModelChoice
+    staleness: Staleness
+    schedule: ScheduleChoice
+    forecast: ForecastUse
+    liquidation: Liquidation
+    buffer: Buffer
+    limits: Limits
+    rounding: Rounding
+    initial: Initial
+
+    @model_validator(mode="after")
+    def _limits_on_the_grid(self) -> Self:
+        step = self.rounding.mmr_step
+        problems = [
+            f"limits.{name} must be a multiple of rounding.mmr_step = {step:g}, found {value:g}"
+            for name, value in (
+                ("mmr_floor", self.limits.mmr_floor),
+                ("mmr_cap", self.limits.mmr_cap),
+            )
+            if not _is_multiple(value, step)
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

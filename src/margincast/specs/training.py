@@ -1,0 +1,242 @@
+"""Training jobs (``training/*.toml``): from data and target to model, backtest and gate."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from margincast.core.types import Side
+from margincast.specs.base import (
+    Delay,
+    Duration,
+    EndInstant,
+    Fraction,
+    Instant,
+    Integers,
+    Level,
+    Levels,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Spec,
+    Step,
+    Texts,
+    to_tuple,
+)
+
+
+class SimulatedData(Spec):
+    """The embedded market: written once under ``folder``, seeded, then read like any data."""
+
+    folder: str
+    contracts: Texts
+    start: Instant
+    days: PositiveInt
+    seed: int
+
+
+class Data(Spec):
+    """Where the market data lies, relative to ``--data`` (or the workspace)."""
+
+    bars: Texts = ()
+    """Folders or files of bars; earlier ones keep a symbol's plain name when two collide."""
+    book: Texts = ()
+    trades: Texts = ()
+    symbols: Texts = ()
+    """Contracts to use; none named means all."""
+    book_known_after: Delay | None = None
+    """Delay from a book row's ``ts`` until the row can have been known."""
+    simulated: SimulatedData | None = None
+
+    @model_validator(mode="after")
+    def _something_to_read(self) -> Self:
+        if not self.bars and not self.book:
+            raise ValueError("name bars or a book to read (data.bars, data.book)")
+        if self.book and self.book_known_after is None:
+            raise ValueError("data.book needs data.book_known_after, for example '1s'")
+        return self
+
+
+class FeatureChoice(Spec):
+    """Which feature set the model sees, as a path relative to the workspace."""
+
+    set: str
+
+
+class Target(Spec):
+    """The adverse excursion that is forecast."""
+
+    horizon: Duration
+    levels: Levels
+    sides: Annotated[tuple[Side, ...], BeforeValidator(to_tuple), Field(min_length=1)]
+    stride: PositiveInt
+    """Decide every n-th bar."""
+    kind: Literal["path", "terminal"]
+    gap_tolerance: Duration
+    """A window with missing bars has a target only if less than this is missing."""
+
+
+class Scale(Spec):
+    """Conditional scale: log-linear regression of the horizon's log range (HAR)."""
+
+    columns: Texts = Field(min_length=1)
+    """Volatility features, short to long; an unknown one takes its left neighbour's value."""
+    seasonal_harmonics: Integers
+    """Harmonics of the week whose sine and cosine enter (empty: no seasonality)."""
+    ridge: NonNegativeFloat
+
+
+class Head(Spec):
+    """Quantile LightGBM on the standardised target."""
+
+    rounds: PositiveInt
+    num_leaves: Annotated[int, Field(ge=2)]
+    learning_rate: PositiveFloat
+    min_data_factor: Annotated[float, Field(ge=10.0)]
+    """``min_data_in_leaf = min_data_factor / (1 - level)``: exceedances a leaf must expect."""
+    feature_fraction: Fraction
+    bagging_fraction: Fraction
+    max_bin: PositiveInt
+    seed: NonNegativeInt
+
+
+class Tail(Spec):
+    """Generalised Pareto tail for the levels beyond what trees can estimate."""
+
+    threshold_level: Level
+    from_level: Level
+    """Levels at or above this one come from the tail."""
+
+    @model_validator(mode="after")
+    def _threshold_below(self) -> Self:
+        if self.threshold_level >= self.from_level:
+            raise ValueError(
+                f"threshold_level must lie below from_level, found {self.threshold_level} "
+                f"and {self.from_level}"
+            )
+        return self
+
+
+class Calibration(Spec):
+    """Conformal factor from out-of-fold forecasts, partially pooled over contracts."""
+
+    folds: Annotated[int, Field(ge=2)]
+    contract_prior: NonNegativeFloat
+    """Expected exceedances of prior weight with which a contract's own factor is pooled."""
+
+
+class Peers(Spec):
+    """What the classical peers need to be as strong as they can be."""
+
+    ewma_column: str
+    """Feature that is the exponentially weighted volatility of EWMA-FHS."""
+    history: Duration
+    """Trailing history of standardised outcomes whose quantile the peers take."""
+    minimum_exceedances: PositiveFloat
+    """A contract that expects fewer exceedances in that history uses the pooled quantile."""
+
+
+class Model(Spec):
+    """The margincast model, stage by stage."""
+
+    window: Step
+    """Longest history a fit looks back on."""
+    stride: PositiveInt
+    """Train on every n-th decision of each contract (overlapping labels add little)."""
+    scale: Scale
+    head: Head
+    tail: Tail
+    calibration: Calibration
+    peers: Peers
+
+
+class Range(Spec):
+    """One dimension of a search space."""
+
+    low: float
+    high: float
+    log: bool
+    integer: bool
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} lies above high {self.high:g}")
+        return self
+
+
+class Tuning(Spec):
+    """A few Optuna trials over keys of ``model.head``, on purged folds of training time only."""
+
+    trials: NonNegativeInt
+    """0 keeps the values of ``model.head``."""
+    folds: PositiveInt
+    seed: NonNegativeInt
+    space: dict[str, Range]
+
+    @model_validator(mode="after")
+    def _keys_of_the_head(self) -> Self:
+        unknown = sorted(set(self.space) - set(Head.model_fields))
+        if unknown:
+            raise ValueError(
+                f"space names {', '.join(unknown)}, which model.head does not have; it has "
+                f"{', '.join(sorted(Head.model_fields))}"
+            )
+        return self
+
+
+class Backtest(Spec):
+    """Walk-forward on held-out time."""
+
+    start: Instant
+    end: EndInstant
+    refit_every: Step
+    embargo: Duration
+    """Time between the last training label's end and the first test decision."""
+    peers: Texts
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start:%F} is not before end {self.end:%F}")
+        return self
+
+
+class Gate(Spec):
+    """What a backtest must show before a model may become champion."""
+
+    reference: str
+    """The peer that must be beaten."""
+    pinball_ratio_max: PositiveFloat
+    """Mean pinball over levels and sides, relative to the reference."""
+    exceedance_ratio_min: NonNegativeFloat
+    exceedance_ratio_max: PositiveFloat
+    """Band for observed over nominal exceedances, pooled, at every gated level."""
+    gated_levels: Levels
+    crossings_max: NonNegativeInt
+    minimum_expected_exceedances: NonNegativeFloat
+    """Independent exceedances the test period must expect for a verdict to mean anything."""
+
+
+class Tracking(Spec):
+    """Where runs, artifacts and model versions go."""
+
+    uri: str
+    """MLflow tracking URI; a relative SQLite path starts at the workspace."""
+    experiment: str
+    registered_model: str
+
+
+class TrainingJob(Spec):
+    """A training job."""
+
+    name: str
+    description: str
+    data: Data
+    features: FeatureChoice
+    target: Target
+    model: Model
+    tuning: Tuning
+    backtest: Backtest
+    gate: Gate
+    tracking: Tracking

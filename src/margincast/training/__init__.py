@@ -1,0 +1,20 @@
+"""Training: targets, splits, tuning, tracking and the run that yields a gated model.
+
+MLflow reads its switches once, while it is imported, so they are set here: this file runs before
+any module of this room, and of the rooms above it, can import MLflow. A value the operator has
+already set in the environment wins.
+"""
+
+import os
+
+_MLFLOW_SWITCHES = {
+    # since 3.2 MLflow reports usage to its makers, from a thread started at import
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # INFO announces every table it creates in a new store
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # bundles are small: one progress bar a file hides the output that matters
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+for _name, _value in _MLFLOW_SWITCHES.items():
+    os.environ.setdefault(_name, _value)

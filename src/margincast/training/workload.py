@@ -1,0 +1,167 @@
+"""From a training spec and a data folder to the panel a job works on.
+
+The single road from raw files to decisions, walked by training, backtest and scoring alike.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from margincast.core.digest import digest_of, digest_of_file
+from margincast.core.time import format_duration
+from margincast.data.bars import BarTable, read_bars
+from margincast.data.book import mid_bars, read_books
+from margincast.data.files import find_table_files
+from margincast.data.quality import Finding
+from margincast.data.trades import read_trades
+from margincast.features.order_book import reduce_book
+from margincast.features.pipeline import FeatureTable, build_features
+from margincast.features.trade_flow import reduce_trades
+from margincast.models.protocol import Panel
+from margincast.specs.features import FeatureSet
+from margincast.specs.loading import load_spec
+from margincast.specs.training import Data, TrainingJob
+from margincast.training.panel import assemble_panel
+from margincast.training.targets import bars_in, outcome_table
+
+
+@dataclass(frozen=True)
+class Market:
+    """Market data read, checked and reduced to the decision grid.
+
+    Attributes:
+        bars: regular bars (of the mid price where only a book is given).
+        reduced: per symbol, book and trade columns at decision times.
+        digest: SHA-256 over the content of every file read.
+        findings: what was irregular and what was done.
+    """
+
+    bars: BarTable
+    reduced: dict[str, pl.DataFrame]
+    digest: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a training or backtest job works on."""
+
+    job: TrainingJob
+    feature_set: FeatureSet
+    market: Market
+    table: FeatureTable
+    panel: Panel
+    findings: tuple[Finding, ...]
+
+    @property
+    def horizon_minutes(self) -> int:
+        """Liquidation horizon in minutes."""
+        return round(self.job.target.horizon.total_seconds() / 60)
+
+    @property
+    def overlap(self) -> float:
+        """Consecutive decisions of a contract that share one horizon, at least 1."""
+        target = self.job.target
+        return max(1.0, target.horizon / (self.feature_set.grid.interval * target.stride))
+
+
+def load_feature_set(job: TrainingJob, workspace: Path) -> FeatureSet:
+    """Read the feature set a job names."""
+    return load_spec(workspace / job.features.set, FeatureSet)
+
+
+def read_market(data: Data, feature_set: FeatureSet, root: Path) -> Market:
+    """Read everything a spec's ``[data]`` names.
+
+    Raises:
+        InputError: data is missing or breaks a rule.
+    """
+    grid = feature_set.grid
+    findings: list[Finding] = []
+    reduced: dict[str, pl.DataFrame] = {}
+    trades = read_trades(root, data.trades, data.symbols) if data.trades else None
+    books = None
+    if data.book:
+        assert data.book_known_after is not None
+        books = read_books(root, data.book, data.symbols, data.book_known_after)
+    if data.bars:
+        bars = read_bars(root, data.bars, data.symbols, grid.interval)
+    else:
+        assert books is not None
+        bars = mid_bars(books, grid.interval, trades)
+    if books is not None:
+        findings += books.findings
+        for symbol, snapshots in books.frames.items():
+            reduced[symbol] = reduce_book(
+                snapshots,
+                books.levels[symbol],
+                feature_set.book,
+                grid.interval,
+                grid.minimum_present,
+            )
+    if trades is not None:
+        findings += trades.findings
+        for symbol, rows in trades.frames.items():
+            book = None if books is None else books.frames.get(symbol)
+            flow = reduce_trades(
+                rows, book, feature_set.trades, grid.interval, grid.minimum_present
+            )
+            reduced[symbol] = (
+                reduced[symbol].join(flow, on="ts", how="full", coalesce=True).sort("ts")
+                if symbol in reduced
+                else flow
+            )
+    findings += bars.findings
+    return Market(bars, reduced, data_digest(data, root), tuple(findings))
+
+
+def data_digest(data: Data, root: Path) -> str:
+    """SHA-256 over the content of every file a spec's ``[data]`` names."""
+    files = {}
+    for table in ("bars", "book", "trades"):
+        entries = getattr(data, table)
+        if entries:
+            found, _ = find_table_files(root, entries, data.symbols, table)
+            for file in found:
+                files[f"{table}/{file.symbol}"] = digest_of_file(file.path)
+    return digest_of(files)
+
+
+def build_workload(job: TrainingJob, workspace: Path, root: Path) -> Workload:
+    """Read data, build features, compute outcomes and join them.
+
+    Args:
+        job: the training spec.
+        workspace: folder that spec paths start at.
+        root: folder that data paths start at.
+
+    Raises:
+        InputError: anything about the data that would make a number wrong.
+    """
+    feature_set = load_feature_set(job, workspace)
+    market = read_market(job.data, feature_set, root)
+    bars_in(job.target.horizon, market.bars.interval)
+    table = build_features(feature_set, market.bars, market.reduced)
+    outcomes, lost = outcome_table(
+        market.bars, job.target.horizon, job.target.gap_tolerance, job.target.kind
+    )
+    panel, unlabelled = assemble_panel(
+        table,
+        outcomes,
+        job.target.sides,
+        stride=job.target.stride,
+        interval=market.bars.interval,
+    )
+    findings = (*market.findings, *table.findings, *lost, *unlabelled)
+    return Workload(job, feature_set, market, table, panel, findings)
+
+
+def describe(workload: Workload) -> str:
+    """One line for a log: contracts, decisions, span, features."""
+    frame = workload.panel.frame
+    return (
+        f"{frame['symbol'].nunique()} contracts, {len(frame):,} decisions every "
+        f"{format_duration(workload.feature_set.grid.interval * workload.job.target.stride)} from "
+        f"{frame['ts'].min():%F} to {frame['ts'].max():%F}, {len(workload.table.units)} features"
+    )

@@ -1,0 +1,20 @@
+"""Shared fixtures: where the real market data lies, and how hypothesis runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with ``data/`` and ``golden/``; tests that need it skip where it is absent."""
+    checkout = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("MARGINCAST_SHARED", checkout.parent / "shared"))
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"real market data not found at {folder} (set MARGINCAST_SHARED)")
+    return folder

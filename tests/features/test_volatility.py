@@ -1,0 +1,282 @@
+"""Volatilities reproduce published packages, do not hang on the price's unit, and respect gaps."""
+
+import json
+import math
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from margincast.features import volatility
+from margincast.features.library import Window
+
+HOUR = timedelta(hours=1)
+WINDOWED = {
+    name: getattr(volatility, name)
+    for name in (
+        "parkinson_volatility",
+        "garman_klass_volatility",
+        "realised_volatility",
+        "downside_share",
+        "drawdown",
+        "run_up",
+        "log_return",
+        "log_volume_deviation",
+    )
+}
+NON_NEGATIVE = ("parkinson_volatility", "garman_klass_volatility", "realised_volatility", "run_up")
+
+
+def random_bars(seed: int, count: int = 120, gaps: float = 0.0) -> pl.DataFrame:
+    """Bars of a random walk with jumps; a share of them missing (nulls on a full grid)."""
+    rng = np.random.default_rng(seed)
+    steps = rng.standard_t(3, size=(count, 12)) * 0.004 * np.exp(rng.normal(0, 0.5, (count, 1)))
+    path = 100 * np.exp(np.cumsum(steps).reshape(count, 12))
+    opens = np.concatenate([[100.0], path[:-1, -1]])
+    frame = pl.DataFrame(
+        {
+            "open": opens,
+            "high": np.maximum(path.max(axis=1), opens),
+            "low": np.minimum(path.min(axis=1), opens),
+            "close": path[:, -1],
+            "volume": rng.lognormal(3, 1, count),
+        }
+    )
+    missing = pl.Series(rng.random(count) < gaps)
+    return frame.select(pl.when(~missing).then(pl.col(name)).alias(name) for name in frame.columns)
+
+
+def evaluate(frame: pl.DataFrame, expression: pl.Expr) -> np.ndarray:
+    """A column as float64, NaN where it is null; a value that is NaN itself would be a defect."""
+    column = frame.select(expression.cast(pl.Float64).alias("value"))["value"]
+    assert not column.is_nan().any()
+    return column.fill_null(float("nan")).to_numpy()
+
+
+def window(rows: int, share: float = 1.0) -> Window:
+    return Window.over(rows * HOUR, HOUR, share)
+
+
+# --- the slow twins: one row at a time, straight from the definition ------------------------------
+
+
+def slow_mean(values: np.ndarray, over: Window) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) >= over.minimum else math.nan
+
+
+def slow_value(name: str, bars: dict[str, np.ndarray], t: int, over: Window) -> float:
+    if t + 1 < over.rows and name != "log_return":
+        first = 0
+    else:
+        first = t + 1 - over.rows
+    rows = slice(max(first, 0), t + 1)
+    returns = np.diff(np.log(bars["close"]), prepend=math.nan)[rows]
+    log_range = np.log(bars["high"] / bars["low"])[rows]
+    body = np.log(bars["close"] / bars["open"])[rows]
+    if name == "parkinson_volatility":
+        return math.sqrt(slow_mean(log_range**2 / (4 * math.log(2)), over))
+    if name == "garman_klass_volatility":
+        return math.sqrt(
+            max(slow_mean(0.5 * log_range**2 - (2 * math.log(2) - 1) * body**2, over), 0.0)
+        )
+    if name == "realised_volatility":
+        return math.sqrt(slow_mean(returns**2, over))
+    if name == "downside_share":
+        return slow_mean(np.where(returns < 0, returns**2, 0 * returns), over) / slow_mean(
+            returns**2, over
+        )
+    if name == "drawdown":
+        known = bars["high"][rows][~np.isnan(bars["high"][rows])]
+        return bars["close"][t] / known.max() - 1 if len(known) >= over.minimum else math.nan
+    if name == "run_up":
+        known = bars["low"][rows][~np.isnan(bars["low"][rows])]
+        return bars["close"][t] / known.min() - 1 if len(known) >= over.minimum else math.nan
+    if name == "log_return":
+        back = t - over.rows
+        return math.log(bars["close"][t] / bars["close"][back]) if back >= 0 else math.nan
+    volume = np.log1p(bars["volume"])
+    return float(volume[t] - slow_mean(volume[rows], over))
+
+
+@pytest.mark.parametrize("name", list(WINDOWED))
+@given(
+    seed=st.integers(0, 2**32),
+    rows=st.integers(1, 30),
+    share=st.sampled_from([0.5, 0.8, 1.0]),
+    gaps=st.sampled_from([0.0, 0.1, 0.4]),
+)
+def test_every_row_equals_the_definition_with_and_without_gaps(name, seed, rows, share, gaps):
+    frame = random_bars(seed, 50, gaps)
+    over = window(rows, share)
+    fast = evaluate(frame, WINDOWED[name](over))
+    bars = {column: frame[column].fill_null(float("nan")).to_numpy() for column in frame.columns}
+    slow = np.array([slow_value(name, bars, t, over) for t in range(len(frame))])
+    # where the bar itself is missing there is no decision, so only the others are held
+    decided = ~np.isnan(bars["close"])
+    np.testing.assert_allclose(fast[decided], slow[decided], rtol=1e-9, atol=1e-12)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    decay=st.sampled_from([0.8, 0.94, 0.97]),
+    gaps=st.sampled_from([0.0, 0.2]),
+)
+def test_the_exponential_volatility_equals_its_weighted_mean(seed, decay, gaps):
+    frame = random_bars(seed, 80, gaps)
+    fast = evaluate(frame, volatility.ewma_volatility(decay))
+    squared = np.diff(np.log(frame["close"].fill_null(float("nan")).to_numpy()), prepend=math.nan)
+    squared **= 2
+    for t in np.flatnonzero(~np.isnan(squared)):
+        past = squared[: t + 1]
+        weights = np.where(np.isnan(past), 0.0, decay ** np.arange(t, -1.0, -1.0))
+        if np.count_nonzero(weights) < 24:
+            assert math.isnan(fast[t])
+        else:
+            expected = math.sqrt(np.nansum(weights * past) / weights.sum())
+            assert fast[t] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in WINDOWED if name != "log_volume_deviation"])
+@given(
+    seed=st.integers(0, 2**32), rows=st.integers(1, 30), factor=st.sampled_from([1e-6, 0.37, 5e4])
+)
+def test_a_price_in_another_unit_has_the_same_features(name, seed, rows, factor):
+    frame = random_bars(seed)
+    other = frame.with_columns(pl.col("open", "high", "low", "close") * factor)
+    expression = WINDOWED[name](window(rows))
+    np.testing.assert_allclose(
+        evaluate(other, expression), evaluate(frame, expression), rtol=1e-6, atol=1e-9
+    )
+
+
+@given(seed=st.integers(0, 2**32), factor=st.sampled_from([1e-6, 0.37, 5e4]))
+def test_a_price_in_another_unit_has_the_same_exponential_volatility(seed, factor):
+    frame = random_bars(seed)
+    expression = volatility.ewma_volatility(0.94)
+    np.testing.assert_allclose(
+        evaluate(frame.with_columns(pl.col("close") * factor), expression),
+        evaluate(frame, expression),
+        rtol=1e-9,
+    )
+
+
+@pytest.mark.parametrize("name", NON_NEGATIVE)
+@given(seed=st.integers(0, 2**32), rows=st.integers(1, 30))
+def test_volatilities_and_run_up_are_never_negative(name, seed, rows):
+    values = evaluate(random_bars(seed, gaps=0.1), WINDOWED[name](window(rows, 0.5)))
+    assert (values[~np.isnan(values)] >= 0).all()
+
+
+@given(seed=st.integers(0, 2**32), rows=st.integers(1, 30))
+def test_drawdown_is_a_loss_and_the_downside_a_share(seed, rows):
+    frame = random_bars(seed, gaps=0.1)
+    loss = evaluate(frame, volatility.drawdown(window(rows, 0.5)))
+    share = evaluate(frame, volatility.downside_share(window(rows, 0.5)))
+    assert ((loss[~np.isnan(loss)] <= 0) & (loss[~np.isnan(loss)] > -1)).all()
+    assert ((share[~np.isnan(share)] >= 0) & (share[~np.isnan(share)] <= 1)).all()
+
+
+@given(seed=st.integers(0, 2**32), rows=st.integers(1, 30))
+def test_parkinson_bounds_garman_klass(seed, rows):
+    # 0.5 range^2 is 2 log 2 times Parkinson's term, and the body only takes away
+    frame = random_bars(seed)
+    parkinson = evaluate(frame, volatility.parkinson_volatility(window(rows)))
+    garman_klass = evaluate(frame, volatility.garman_klass_volatility(window(rows)))
+    known = ~np.isnan(parkinson)
+    bound = parkinson[known] * math.sqrt(2 * math.log(2)) * (1 + 1e-9)
+    assert (garman_klass[known] <= bound).all()
+
+
+def test_a_price_that_never_moves_has_no_volatility_and_no_downside():
+    still = pl.DataFrame(
+        {name: [7.0] * 40 for name in ("open", "high", "low", "close")} | {"volume": [1.0] * 40}
+    )
+    for name in ("parkinson_volatility", "garman_klass_volatility", "realised_volatility"):
+        assert evaluate(still, WINDOWED[name](window(5)))[10:].tolist() == [0.0] * 30
+    assert np.isnan(evaluate(still, volatility.downside_share(window(5)))).all()
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_still_market_does_not_remember_the_crash_before_it(seed):
+    # sums that are updated by adding and subtracting would leave a residue of the crash behind
+    wild = random_bars(seed, 60)["close"].to_list()
+    close = [*wild, wild[-1] * 0.3, *[41.0] * 20]
+    frame = pl.DataFrame({name: close for name in ("open", "high", "low", "close")})
+    assert evaluate(frame, volatility.realised_volatility(window(5)))[-1] < 1e-9
+    assert math.isnan(evaluate(frame, volatility.downside_share(window(5)))[-1])
+
+
+# --- published values: see shared golden/README.md for packages, versions and tolerances ----------
+
+
+def golden(shared_data, identifier: str) -> Any:
+    records = json.loads((shared_data / "golden" / "volatility.json").read_text())["records"]
+    return next(record["value"] for record in records if record["id"] == identifier)
+
+
+@pytest.fixture(scope="module")
+def daily(shared_data):
+    return pl.read_csv(shared_data / "golden" / "inputs" / "btc_daily.csv")
+
+
+@pytest.mark.parametrize("days", [10, 20])
+@pytest.mark.parametrize(
+    ("package_name", "name"),
+    [("parkinson", "parkinson_volatility"), ("garman.klass", "garman_klass_volatility")],
+)
+def test_range_estimators_equal_ttr(shared_data, daily, package_name, name, days):
+    # TTR annualises with N = 365; ours are per square root of one bar
+    expected = golden(shared_data, f"TTR/{package_name}/n{days}")
+    ours = evaluate(daily, WINDOWED[name](window(days))) * math.sqrt(365)
+    known = ours[~np.isnan(ours)]
+    assert len(known) == expected["n_valid"]
+    assert daily["ts"][int(np.flatnonzero(~np.isnan(ours))[0])] == expected["first_valid"]
+    assert known.sum() == pytest.approx(expected["sum"], rel=1e-9)
+    by_date = dict(zip(daily["ts"].to_list(), ours, strict=True))
+    for date, value in expected["at"].items():
+        assert by_date[date] == pytest.approx(value, rel=1e-9), date
+
+
+def test_close_to_close_equals_ttr_without_its_mean(shared_data, daily):
+    # TTR, n = 20: the 19 returns inside the window, divided by 18
+    expected = golden(shared_data, "TTR/close_mean0/n20")
+    ours = evaluate(daily, volatility.realised_volatility(window(19))) * math.sqrt(365 * 19 / 18)
+    by_date = dict(zip(daily["ts"].to_list(), ours, strict=True))
+    for date, value in expected["at"].items():
+        assert by_date[date] == pytest.approx(value, rel=1e-9), date
+
+
+def test_the_exponential_volatility_equals_riskmetrics_once_its_start_has_died_out(
+    shared_data, daily
+):
+    # the reference starts at the mean of 250 days, ours at the first return: 0.94^600 is 1e-16
+    expected = golden(shared_data, "EWMA/0.94/seed250")
+    forecast = evaluate(daily, volatility.ewma_volatility(0.94))
+    position = {date: row for row, date in enumerate(daily["ts"].to_list())}
+    for date, value in expected["sigma_for_date"].items():
+        # forecast FOR a date is known at the close of the day before
+        if position[date] > 850:
+            assert forecast[position[date] - 1] == pytest.approx(value, rel=1e-9), date
+    assert forecast[-1] == pytest.approx(expected["sigma_for_day_after_last"], rel=1e-9)
+    last = golden(shared_data, "EWMA/TTR_EMA_ratio0.06")["last"]
+    assert forecast[-1] ** 2 == pytest.approx(last, rel=1e-9)
+
+
+def test_a_day_of_hours_equals_realised_variance_and_semivariance(shared_data):
+    hourly = pl.read_csv(shared_data / "golden" / "inputs" / "btc_hourly_ohlc.csv")
+    variance = evaluate(hourly, volatility.realised_volatility(window(24))) ** 2 * 24
+    share = evaluate(hourly, volatility.downside_share(window(24)))
+    position = {ts[:10]: row for row, ts in enumerate(hourly["ts"].to_list())}  # last hour wins
+    expected = golden(shared_data, "highfrequency/rRVar")["at"]
+    semivariance = golden(shared_data, "highfrequency/rSVar")
+    for date, value in expected.items():
+        row = position[date]
+        assert variance[row] == pytest.approx(value, rel=1e-9), date
+        down = semivariance["downside"]["at"][date]
+        up = semivariance["upside"]["at"][date]
+        assert share[row] == pytest.approx(down / (down + up), rel=1e-9), date
