@@ -23,6 +23,8 @@ app = typer.Typer(
 features_app = typer.Typer(help="Build feature sets.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
 
+INTERRUPTED = 130
+
 DataOption = Annotated[
     Optional[Path],  # noqa: UP045  # typer reads the annotation at run time
     typer.Option("--data", help="Folder that data paths start at.", metavar="DIR"),
@@ -151,11 +153,17 @@ def main() -> None:
     except MargincastError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo(
-            "interrupted; finished folds are kept, the same command continues from them", err=True
-        )
-        sys.exit(130)
+    except OSError as error:
+        typer.echo(f"error: cannot read or write a file: {error}", err=True)
+        sys.exit(2)
+    except SystemExit as ending:
+        # typer turns an interrupt into this exit code
+        if ending.code == INTERRUPTED:
+            typer.echo(
+                "interrupted; finished folds are kept, the same command continues from them",
+                err=True,
+            )
+        raise
 
 
 def _end(passed: bool) -> None:

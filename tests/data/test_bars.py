@@ -179,10 +179,7 @@ def test_gaps_become_rows_of_nulls_and_are_counted(tmp_path):
     table = read_bars(tmp_path, ["bars"], [], HOUR)
     read = table.frames["BTCUSDT"]
     assert read["ts"].to_list() == hourly(8)["ts"].to_list()
-    assert read["close"].is_null().to_list() == [False, False, True, True] + [False, False] + [
-        True,
-        False,
-    ]
+    assert read["close"].is_null().arg_true().to_list() == [2, 3, 6]
     assert counts(table.findings)["missing bars"] == 3
     assert [f.first for f in found(table.findings)] == [START + 2 * HOUR]
 
@@ -274,7 +271,7 @@ def test_two_markets_of_one_name_are_told_apart_and_never_merged(tmp_path):
 
 def test_one_folder_named_twice_is_not_two_markets(tmp_path):
     write(tmp_path / "perp", "BTCUSDT", hourly())
-    with pytest.raises(InputError, match="both hold BTCUSDT.*name each folder once"):
+    with pytest.raises(InputError, match=r"both hold BTCUSDT.*name each folder once"):
         read_bars(tmp_path, ["perp", "perp"], [], HOUR)
 
 

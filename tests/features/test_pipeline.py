@@ -145,7 +145,7 @@ def knows_the_future(
     return not left.equals(right)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(changed_futures())
 def test_no_feature_at_or_before_a_decision_moves_when_later_bars_change(case):
     assert not knows_the_future(feature_set(), *case)
@@ -289,7 +289,7 @@ def test_a_set_that_builds_a_column_twice_is_refused():
 
 def test_a_market_feature_of_a_column_nobody_builds_is_refused():
     line = {"function": "market_median", "columns": ["parkinson_volatility_9h"]}
-    with pytest.raises(InputError, match="market feature reads a column.*parkinson_volatility_9h"):
+    with pytest.raises(InputError, match=r"market feature reads a column.*parkinson_volatility_9h"):
         build_features(feature_set(market=[line]), table_of(market()))
 
 

@@ -69,38 +69,42 @@ def slow_mean(values: np.ndarray, over: Window) -> float:
     return float(known.mean()) if len(known) >= over.minimum else math.nan
 
 
-def slow_value(name: str, bars: dict[str, np.ndarray], t: int, over: Window) -> float:
-    if t + 1 < over.rows and name != "log_return":
-        first = 0
-    else:
-        first = t + 1 - over.rows
-    rows = slice(max(first, 0), t + 1)
-    returns = np.diff(np.log(bars["close"]), prepend=math.nan)[rows]
+def slow_extreme(name: str, bars: dict[str, np.ndarray], t: int, over: Window) -> float:
+    column, extreme = ("high", np.max) if name == "drawdown" else ("low", np.min)
+    values = bars[column][max(t + 1 - over.rows, 0) : t + 1]
+    known = values[~np.isnan(values)]
+    if len(known) < over.minimum:
+        return math.nan
+    return float(bars["close"][t] / extreme(known) - 1)
+
+
+def slow_variance(name: str, bars: dict[str, np.ndarray], t: int, over: Window) -> float:
+    rows = slice(max(t + 1 - over.rows, 0), t + 1)
     log_range = np.log(bars["high"] / bars["low"])[rows]
     body = np.log(bars["close"] / bars["open"])[rows]
     if name == "parkinson_volatility":
-        return math.sqrt(slow_mean(log_range**2 / (4 * math.log(2)), over))
+        return slow_mean(log_range**2 / (4 * math.log(2)), over)
     if name == "garman_klass_volatility":
-        return math.sqrt(
-            max(slow_mean(0.5 * log_range**2 - (2 * math.log(2) - 1) * body**2, over), 0.0)
-        )
-    if name == "realised_volatility":
-        return math.sqrt(slow_mean(returns**2, over))
+        return max(slow_mean(0.5 * log_range**2 - (2 * math.log(2) - 1) * body**2, over), 0.0)
+    returns = np.diff(np.log(bars["close"]), prepend=math.nan)[rows]
     if name == "downside_share":
-        return slow_mean(np.where(returns < 0, returns**2, 0 * returns), over) / slow_mean(
-            returns**2, over
-        )
-    if name == "drawdown":
-        known = bars["high"][rows][~np.isnan(bars["high"][rows])]
-        return bars["close"][t] / known.max() - 1 if len(known) >= over.minimum else math.nan
-    if name == "run_up":
-        known = bars["low"][rows][~np.isnan(bars["low"][rows])]
-        return bars["close"][t] / known.min() - 1 if len(known) >= over.minimum else math.nan
+        returns = np.where(returns < 0, returns, 0 * returns)
+    return slow_mean(returns**2, over)
+
+
+def slow_value(name: str, bars: dict[str, np.ndarray], t: int, over: Window) -> float:
+    if name in ("drawdown", "run_up"):
+        return slow_extreme(name, bars, t, over)
     if name == "log_return":
         back = t - over.rows
         return math.log(bars["close"][t] / bars["close"][back]) if back >= 0 else math.nan
-    volume = np.log1p(bars["volume"])
-    return float(volume[t] - slow_mean(volume[rows], over))
+    if name == "log_volume_deviation":
+        volume = np.log1p(bars["volume"])
+        return float(volume[t] - slow_mean(volume[max(t + 1 - over.rows, 0) : t + 1], over))
+    variance = slow_variance(name, bars, t, over)
+    if name == "downside_share":
+        return variance / slow_variance("realised_volatility", bars, t, over)
+    return math.sqrt(variance)
 
 
 @pytest.mark.parametrize("name", list(WINDOWED))
@@ -194,7 +198,7 @@ def test_parkinson_bounds_garman_klass(seed, rows):
 
 def test_a_price_that_never_moves_has_no_volatility_and_no_downside():
     still = pl.DataFrame(
-        {name: [7.0] * 40 for name in ("open", "high", "low", "close")} | {"volume": [1.0] * 40}
+        dict.fromkeys(("open", "high", "low", "close"), [7.0] * 40) | {"volume": [1.0] * 40}
     )
     for name in ("parkinson_volatility", "garman_klass_volatility", "realised_volatility"):
         assert evaluate(still, WINDOWED[name](window(5)))[10:].tolist() == [0.0] * 30
@@ -206,7 +210,7 @@ def test_a_still_market_does_not_remember_the_crash_before_it(seed):
     # sums that are updated by adding and subtracting would leave a residue of the crash behind
     wild = random_bars(seed, 60)["close"].to_list()
     close = [*wild, wild[-1] * 0.3, *[41.0] * 20]
-    frame = pl.DataFrame({name: close for name in ("open", "high", "low", "close")})
+    frame = pl.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close))
     assert evaluate(frame, volatility.realised_volatility(window(5)))[-1] < 1e-9
     assert math.isnan(evaluate(frame, volatility.downside_share(window(5)))[-1])
 

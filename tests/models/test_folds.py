@@ -1,5 +1,7 @@
 """No label a calibration fold was trained on shares a moment with a label it is tested on."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +35,7 @@ def test_blocks_partition_the_rows_in_order_of_time_and_keep_a_moment_whole(case
     blocks = [block for _, block in purged_folds(decided, label_end, count)]
     assert 1 <= len(blocks) <= count
     np.testing.assert_array_equal(np.sum(blocks, axis=0), np.ones(len(decided)))
-    for earlier, later in zip(blocks, blocks[1:], strict=False):
+    for earlier, later in pairwise(blocks):
         assert decided[earlier].max() < decided[later].min()
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from margincast.data.bars import BarTable, regular_bars
@@ -64,6 +64,7 @@ def panel_of(first: int, stride: int) -> tuple[FeatureTable, pl.DataFrame, Panel
     return table, outcomes, panel, sum(finding.count for finding in findings)
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 50), st.sampled_from([1, 2, 3, 4, 8]))
 def test_decisions_are_whole_strides_since_1970_wherever_the_data_starts(first, stride):
     table, _, panel, _ = panel_of(first, stride)
@@ -73,6 +74,7 @@ def test_decisions_are_whole_strides_since_1970_wherever_the_data_starts(first, 
     assert len(panel) == (every % stride == 0).sum()
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 50), st.sampled_from([1, 3]))
 def test_every_decision_has_its_own_outcome_and_label_end(first, stride):
     table, outcomes, panel, _ = panel_of(first, stride)

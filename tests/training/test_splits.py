@@ -1,6 +1,7 @@
 """Nothing that happened in a test span, or an embargo before it, is in what its model learned."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -83,13 +84,13 @@ def test_test_spans_partition_the_decisions_of_the_test_period(case):
         assert len(decided) > 0
         assert (decided >= as_np(fold.start)).all()
         assert (decided < as_np(fold.end)).all()
-    assert all(a.end <= b.start for a, b in zip(folds, folds[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(folds))
 
 
 @pytest.mark.parametrize("count", [0, 10])
 def test_a_test_period_without_decisions_is_refused_with_what_there_is(count):
     decided = as_np(BEGIN) + np.arange(count) * np.timedelta64(1, "h")
-    with pytest.raises(InputError, match=r"no decision lies in the test period 2023-01-01") as caught:
+    with pytest.raises(InputError, match="in the test period 2023-01-01") as caught:
         walk_forward(
             decided,
             decided + np.timedelta64(8, "h"),

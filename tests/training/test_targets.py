@@ -1,4 +1,4 @@
-"""The outcome is what followed the decision: all of the next H bars and nothing of the bar itself."""
+"""The outcome is what followed the decision: all of the next H bars, nothing of the bar itself."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -37,7 +37,7 @@ TOLERATED = st.integers(0, 3)
 
 
 def slow_excursions(
-    high: FloatArray, low: FloatArray, close: FloatArray, horizon: int, tolerated: int, kind: str
+    high: FloatArray, low: FloatArray, close: FloatArray, horizon: int, tolerated: int, *, kind: str
 ) -> Excursions:
     """The definition, one decision at a time."""
     n = len(close)
@@ -82,7 +82,7 @@ def test_a_side_that_only_gains_has_an_excursion_of_zero():
 @given(bars(), HORIZONS, TOLERATED, st.sampled_from(["path", "terminal"]))
 def test_every_decision_equals_the_definition(series, horizon, tolerated, kind):
     fast = adverse_excursions(*series, horizon, tolerated, kind=kind)
-    slow = slow_excursions(*series, horizon, tolerated, kind)
+    slow = slow_excursions(*series, horizon, tolerated, kind=kind)
     for side in ("long", "short"):
         np.testing.assert_allclose(fast.outcomes[side], slow.outcomes[side], rtol=1e-12, atol=0)
     np.testing.assert_allclose(fast.log_range, slow.log_range, rtol=1e-12, atol=0)
@@ -129,11 +129,10 @@ def test_a_short_in_one_currency_is_a_long_in_the_other(series, horizon, tolerat
 @given(bars(), HORIZONS, TOLERATED, st.sampled_from([1e-6, 0.3, 1e5]))
 def test_outcomes_do_not_hang_on_the_unit_of_the_price(series, horizon, tolerated, factor):
     here = adverse_excursions(*series, horizon, tolerated, kind="path")
-    there = adverse_excursions(*(column * factor for column in series), horizon, tolerated, kind="path")
+    scaled = [column * factor for column in series]
+    there = adverse_excursions(*scaled, horizon, tolerated, kind="path")
     for side in ("long", "short"):
-        np.testing.assert_allclose(
-            there.outcomes[side], here.outcomes[side], rtol=1e-9, atol=1e-12
-        )
+        np.testing.assert_allclose(there.outcomes[side], here.outcomes[side], rtol=1e-9, atol=1e-12)
 
 
 @given(bars(), HORIZONS, TOLERATED)

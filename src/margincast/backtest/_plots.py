@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from margincast.backtest.evaluation import Evaluation
 from margincast.core.errors import InputError
@@ -217,7 +218,6 @@ def draw_pinball_ratios(evaluation: Evaluation, ours: str) -> Figure:
         panel.set_xlim(0.0, right)
         panel.set_title(f"level {level:g}")
         panel.set_xlabel(f"pinball loss / that of {evaluation.reference}")
-        panel.grid(axis="x")
     _name_rows(panels, models)
     return figure
 
@@ -265,14 +265,14 @@ def draw_excursions(data: Excursions, ours: str, reference: str) -> Figure:
             largest["beyond"],
             "x",
             color=INK,
-            markersize=5.5,
-            markeredgewidth=1.3,
+            markersize=4.5,
+            markeredgewidth=1.2,
             label=f"realised beyond {ours}",
         )
         panel.set_ylim(bottom=0.0)
         panel.set_title(f"{data.symbol}, {side}, level {data.level:g}")
         panel.set_ylabel(f"adverse excursion,\nlargest per {unit}")
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
         panel.grid(axis="y")
         panel.margins(x=0.01)
     panels[-1].set_xlabel("decision time (UTC)")
@@ -288,7 +288,7 @@ def draw_calendar(calendar: Calendar, ours: str, reference: str, level: float) -
     hours = {"month": 730, "day": 24, "hour": 1}[calendar.unit]
     half, width = np.timedelta64(30 * hours, "m"), np.timedelta64(46 * hours, "m")
     times = calendar.starts + half
-    marks: list[Artist] = [
+    marks: list[Artist | BarContainer] = [
         panel.bar(times, calendar.counts[ours], width=width, color=OURS_COLOUR, label=ours),
         panel.hlines(
             calendar.nominal,
@@ -308,6 +308,7 @@ def draw_calendar(calendar: Calendar, ours: str, reference: str, level: float) -
             markersize=4.5,
             markeredgecolor=INK,
             markeredgewidth=0.5,
+            clip_on=False,
             label=reference,
         )
     panel.set_ylabel(f"exceedances per {calendar.unit},\nall contracts, level {level:g}")

@@ -21,6 +21,7 @@ from margincast.backtest.dependence import (
 )
 from margincast.backtest.procyclicality import largest_increase, peak_to_trough
 from margincast.backtest.replay import Replay
+from margincast.core.errors import InputError
 from margincast.core.types import BoolArray, FloatArray, Side
 from margincast.scoring.coverage import exceedances, quantile_crossings, shortfall
 from margincast.scoring.pinball import pinball_loss
@@ -28,6 +29,8 @@ from margincast.scoring.pinball import pinball_loss
 REPLICATIONS = 1000
 RUN_DAYS = 5
 """Bootstrap runs of five days: volatility clusters last longer than one."""
+SMALLEST_MARGIN = 1e-6
+"""A forecast of zero counts as this in ratios of margins: a hundredth of a basis point."""
 FEWEST_BLOCKS = 20
 """With fewer blocks a bootstrap interval means nothing and is not given."""
 
@@ -140,6 +143,12 @@ def evaluate(
     for forecast in replay.forecasts.values():
         forecast_known &= np.isfinite(forecast.quantiles).all(axis=(1, 2))
     scored = labelled & forecast_known
+    if not scored.any():
+        raise InputError(
+            f"no decision can be scored: of {len(panel):,} in the test period "
+            f"{int(labelled.sum()):,} have an outcome and {int(forecast_known.sum()):,} a forecast "
+            "of every model; the test period may end too close to the end of the data"
+        )
     view = _View(replay, scored, horizon)
     levels = view.levels
     used: tuple[Side | Literal["both"], ...] = (*view.sides, "both")
@@ -176,7 +185,10 @@ class _View:
         panel = replay.panel.rows(scored)
         self.outcomes = panel.outcomes
         self.decided = panel.decided
-        self.symbols = panel.frame["symbol"].to_numpy(dtype=object)
+        names, codes = np.unique(panel.frame["symbol"].to_numpy(dtype=str), return_inverse=True)
+        order = np.argsort(codes, kind="stable")
+        cuts = np.searchsorted(codes[order], np.arange(1, len(names)))
+        self.rows_of = dict(zip(map(str, names), np.split(order, cuts), strict=True))
         self.quantiles = {name: f.quantiles[scored] for name, f in replay.forecasts.items()}
         self.shortfalls = {
             name: None if f.expected_shortfall is None else f.expected_shortfall[scored]
@@ -263,8 +275,7 @@ class _View:
     def contract_rows(self, model: str) -> list[dict[str, Any]]:
         """Figures per contract, side and level of one model."""
         rows = []
-        for symbol in np.unique(self.symbols.astype(str)):
-            own = self.symbols == symbol
+        for symbol, own in self.rows_of.items():
             for side in self.sides:
                 for level in self.levels:
                     forecast = self.at(model, side, level)[own]
@@ -293,17 +304,20 @@ def _summarise(
     p_values, without_power, rises, peaks = [], 0, [], []
     one_day = max(1, round(timedelta(days=1) / spacing))
     horizon_minutes = view.horizon.total_seconds() / 60
-    for symbol in np.unique(view.symbols.astype(str)):
-        own = view.symbols == symbol
+    for own in view.rows_of.values():
         thin = non_overlapping(view.decided[own], horizon_minutes)
+        position = (view.decided[own] - view.decided[own][0]) // np.timedelta64(spacing)
         for side in view.sides:
             forecast = view.at(model, side, level)[own]
             result = kupiec(exceedances(view.outcomes[side][own][thin], forecast[thin]), level)
             p_values.append(result.p_value)
             without_power += result.verdict == "no power"
-            if len(forecast) > one_day:
-                rises.append(largest_increase(np.maximum(forecast, 1e-9), one_day))
-                peaks.append(peak_to_trough(np.maximum(forecast, 1e-9)))
+            positive = np.maximum(forecast, SMALLEST_MARGIN)
+            if position[-1] > one_day:
+                regular = np.full(int(position[-1]) + 1, np.nan)
+                regular[position] = positive
+                rises.append(largest_increase(regular, one_day))
+                peaks.append(peak_to_trough(positive))
     adjusted = benjamini_hochberg(np.array(p_values))
     return ModelSummary(
         model=model,

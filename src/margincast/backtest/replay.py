@@ -7,6 +7,7 @@ it stopped. The replay forecasts every decision of the test period, also those w
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -74,7 +75,6 @@ def replay(
     """
     job, panel = workload.job, workload.panel
     folds = walk_forward_folds(job, panel)
-    store.mkdir(parents=True, exist_ok=True)
     identity = _identity(workload)
     parts: dict[str, list[TailForecast]] = {name: [] for name in models}
     for number, fold in enumerate(folds):
@@ -120,7 +120,7 @@ def _identity(workload: Workload) -> str:
             job.model_dump(mode="json", include={"target", "model", "backtest"}),
             workload.feature_set.digest(),
             workload.market.digest,
-            job.data.symbols,
+            job.data.model_dump(mode="json", include={"symbols", "book_known_after"}),
         ]
     )
 
@@ -146,6 +146,7 @@ def _save(path: Path, forecast: TailForecast) -> None:
     arrays = {"quantiles": forecast.quantiles}
     if forecast.expected_shortfall is not None:
         arrays["expected_shortfall"] = forecast.expected_shortfall
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     with partial.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
@@ -153,7 +154,11 @@ def _save(path: Path, forecast: TailForecast) -> None:
 
 
 def _load(path: Path, sides: tuple[Side, ...], levels: tuple[float, ...]) -> TailForecast | None:
-    if not path.exists():
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return TailForecast(
+                sides, levels, arrays["quantiles"], arrays.get("expected_shortfall")
+            )
+    except (OSError, ValueError, KeyError, BadZipFile):
+        # absent, or damaged since: the fold is fitted again
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return TailForecast(sides, levels, arrays["quantiles"], arrays.get("expected_shortfall"))

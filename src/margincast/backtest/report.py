@@ -6,7 +6,7 @@ and the forecasts. The page needs no other file, no script and no network.
 
 import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -52,7 +52,7 @@ class ReportFacts:
     horizon_minutes: float
     test_period: tuple[datetime, datetime]
     passed: bool | None = None
-    checks: Iterable[Mapping[str, Any]] = ()
+    checks: Sequence[Mapping[str, Any]] = ()
     findings: tuple[Finding, ...] = ()
     digests: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
@@ -184,7 +184,7 @@ def _pictures(
     evaluation: Evaluation, replay: Replay, scored: BoolArray, level: float
 ) -> list[Picture]:
     panel = replay.panel.rows(scored)
-    sides = tuple(panel.outcomes)
+    sides = replay.forecasts[OURS].sides
     reference = evaluation.reference
     forecasts = {
         name: {side: replay.forecasts[name].at(side, level)[scored] for side in sides}
@@ -198,11 +198,11 @@ def _pictures(
         },
         level,
     )
-    symbols, first_rows, counts = np.unique(
+    symbols, symbol_of, counts = np.unique(
         panel.frame["symbol"].to_numpy(dtype=str), return_inverse=True, return_counts=True
     )
     busiest = int(counts.argmax())
-    own_rows = np.flatnonzero(first_rows == busiest)
+    own_rows = np.flatnonzero(symbol_of == busiest)
     one = _plots.Excursions(
         symbol=str(symbols[busiest]),
         level=level,

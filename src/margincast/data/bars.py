@@ -13,7 +13,7 @@ import polars as pl
 
 from margincast.core.errors import InputError
 from margincast.core.time import format_duration
-from margincast.data.files import TableFile, find_table_files, scan_parquet
+from margincast.data.files import TableFile, find_table_files, readable, scan_parquet
 from margincast.data.quality import Finding
 from margincast.data.schemas import (
     BARS,
@@ -71,7 +71,9 @@ def checked_bars(file: TableFile, interval: timedelta) -> pl.DataFrame:
     source = str(file.path)
     scanned = with_canonical_names(file.scan())
     require_columns(scanned, BARS, source)
-    frame = with_utc_timestamp(scanned, source).collect()
+    timed = with_utc_timestamp(scanned, source)
+    with readable(source):
+        frame = timed.collect()
     if frame.is_empty():
         raise InputError(f"{source}: the table has no rows")
     check_values(frame, BARS, source)
@@ -98,7 +100,9 @@ def usual_step(path: Path) -> timedelta | None:
     """Return the commonest distance between the rows of a bar file; None with fewer than two."""
     frame = with_canonical_names(scan_parquet(path))
     require_columns(frame, BARS, str(path))
-    return _usual(with_utc_timestamp(frame, str(path)).select("ts").collect()["ts"])
+    times = with_utc_timestamp(frame, str(path)).select("ts")
+    with readable(str(path)):
+        return _usual(times.collect()["ts"])
 
 
 def _usual(ts: pl.Series) -> timedelta | None:

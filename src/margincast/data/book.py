@@ -28,7 +28,7 @@ import polars as pl
 
 from margincast.core.errors import InputError, did_you_mean
 from margincast.data.bars import BarTable, regular_bars
-from margincast.data.files import find_table_files
+from margincast.data.files import find_table_files, readable
 from margincast.data.quality import Finding
 from margincast.data.schemas import book_columns, with_canonical_names, with_utc_timestamp
 from margincast.data.trades import TradeTable
@@ -83,7 +83,9 @@ def read_books(
     files, findings = find_table_files(root, entries, symbols, "book")
     frames, levels = {}, {}
     for file in files:
-        frame, levels[file.symbol], more = mended_book(file.scan(), file.symbol, str(file.path))
+        source = str(file.path)
+        with readable(source):
+            frame, levels[file.symbol], more = mended_book(file.scan(), file.symbol, source)
         frames[file.symbol] = frame.with_columns(
             (pl.col("ts") + known_after).alias("known_at"), pl.lit(file.symbol).alias("symbol")
         )

@@ -1,6 +1,7 @@
 """Find the files of a table and the contract each one holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +36,27 @@ def scan_parquet(path: Path) -> pl.LazyFrame:
     Raises:
         InputError: the file cannot be read as Parquet.
     """
-    try:
+    with readable(str(path)):
         frame = pl.scan_parquet(path)
         frame.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}") from None
     return frame
+
+
+@contextmanager
+def readable(source: str) -> Iterator[None]:
+    """Turn what polars raises on a damaged file into an error that names the file.
+
+    A scan reads only a file's footer; damaged pages show when its rows are collected.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(
+            f"{source} cannot be read as Parquet: {error}; fetch or write the file again"
+        ) from None
 
 
 def find_table_files(
@@ -119,7 +135,8 @@ def _symbols_in(path: Path) -> list[tuple[str, str | None]]:
     frame = scan_parquet(path)
     if "symbol" not in frame.collect_schema().names():
         return [(path.name.removesuffix(SUFFIX), None)]
-    values = frame.select(pl.col("symbol").unique()).collect()["symbol"]
+    with readable(str(path)):
+        values = frame.select(pl.col("symbol").unique()).collect()["symbol"]
     if values.null_count() or values.dtype != pl.String:
         raise InputError(f"{path}: column 'symbol' must hold text in every row")
     return [(str(value), str(value)) for value in sorted(values)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from margincast.core.errors import InputError
-from margincast.data.files import TableFile, find_table_files
+from margincast.data.files import TableFile, find_table_files, readable
 from margincast.data.quality import Finding
 from margincast.data.schemas import (
     TIMESTAMP,
@@ -79,7 +79,8 @@ def read_trades(root: Path, entries: Sequence[str], symbols: Sequence[str]) -> T
     files, findings = find_table_files(root, entries, symbols, "trades")
     frames = {}
     for file in files:
-        frames[file.symbol], more = checked_trades(file)
+        with readable(str(file.path)):
+            frames[file.symbol], more = checked_trades(file)
         findings += more
     return TradeTable(frames, tuple(findings))
 

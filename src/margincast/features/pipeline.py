@@ -137,13 +137,15 @@ def _arguments(
 def _one_contract(
     frame: pl.DataFrame, own: Sequence[_Column], clock: Sequence[_Column], interval: timedelta
 ) -> pl.DataFrame:
-    decided = frame.lazy().select(
+    # eager and not lazy: a lazy query cuts a rolling sum into pieces at places that hang on the
+    # number of rows, so bars to come would move the last bit of earlier features
+    decided = frame.select(
         "symbol",
         (pl.col("ts") + interval).alias("ts"),
         "close",
         *[column.expression for column in own],
     )
-    return decided.with_columns(column.expression for column in clock).collect()
+    return decided.with_columns(column.expression for column in clock)
 
 
 def _join_reduced(

@@ -11,12 +11,12 @@ from margincast.backtest.evaluation import Evaluation, evaluate
 from margincast.backtest.forecasts import write_forecasts
 from margincast.backtest.replay import Replay, replay, walk_forward_folds
 from margincast.backtest.report import ReportFacts, write_report
-from margincast.core.errors import InputError
+from margincast.core.errors import InputError, did_you_mean
 from margincast.data.quality import found
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.setting import Setting
 from margincast.jobs.tables import model_table, verdict_text
-from margincast.models.catalogue import OURS
+from margincast.models.catalogue import LOADERS, OURS
 from margincast.serving.gate import (
     Evidence,
     GateVerdict,
@@ -60,6 +60,7 @@ def backtest(spec: Path, data: Path | None, out: Path | None, overrides: Sequenc
 
 def prepare(job: TrainingJob, setting: Setting) -> Workload:
     """Read data and build features and targets, saying what was found."""
+    _require_models(job)
     say(f"{job.name}: {job.description}")
     workload = build_workload(job, setting.workspace, setting.data_root(job.data))
     say(describe(workload))
@@ -76,11 +77,6 @@ def run_backtest(workload: Workload, setting: Setting) -> Backtest:
     """Replay, score, judge and write; continues an interrupted run from its finished folds."""
     job = workload.job
     models = [OURS, *job.backtest.peers]
-    if job.gate.reference not in models:
-        raise InputError(
-            f"gate.reference '{job.gate.reference}' is not among backtest.peers "
-            f"({', '.join(job.backtest.peers)})"
-        )
     folds = walk_forward_folds(job, workload.panel)
     with progress("backtest", len(folds) * len(models)) as counter:
         made = replay(
@@ -88,7 +84,7 @@ def run_backtest(workload: Workload, setting: Setting) -> Backtest:
             models,
             threads=setting.threads,
             store=setting.out / FOLDS,
-            on_fold=lambda name, fold: counter.advance(f"{name}, refit {fold.start:%F}"),
+            on_fold=lambda name, fold: counter.advance(f"{name}, refit {fold.start:%F %H:%M}"),
         )
     say("scoring")
     grid = workload.feature_set.grid
@@ -109,6 +105,26 @@ def run_backtest(workload: Workload, setting: Setting) -> Backtest:
     report = setting.out / "report.html"
     write_report(report, evaluation, made, report_facts(workload, verdict))
     return Backtest(made, evaluation, verdict, report)
+
+
+def _require_models(job: TrainingJob) -> None:
+    """Check the models a job names before anything is read or fitted."""
+    models = [OURS, *job.backtest.peers]
+    for name in models:
+        if name not in LOADERS:
+            hint = did_you_mean(name, LOADERS) or f"; there are {', '.join(sorted(LOADERS))}"
+            raise InputError(f"backtest.peers: no forecaster '{name}'{hint}")
+    twice = sorted({name for name in models if models.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"backtest.peers names {', '.join(twice)} again; {OURS} is always run, and every peer "
+            "is named once"
+        )
+    if job.gate.reference not in models:
+        raise InputError(
+            f"gate.reference '{job.gate.reference}' is not among backtest.peers "
+            f"({', '.join(job.backtest.peers)})"
+        )
 
 
 def evidence_of(evaluation: Evaluation, workload: Workload) -> Evidence:

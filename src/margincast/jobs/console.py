@@ -17,6 +17,9 @@ console = Console(stderr=True, highlight=False)
 """Progress and remarks go to standard error, results to standard output."""
 
 output = Console(highlight=False)
+if not output.is_terminal:
+    # a log file or pipe has no width; tables need this much to stay on one line a row
+    output = Console(highlight=False, width=120)
 
 
 def say(text: str) -> None:

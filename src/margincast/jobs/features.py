@@ -4,14 +4,12 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from margincast.core.errors import InputError
 from margincast.core.time import format_duration
 from margincast.data.bars import usual_step
 from margincast.data.files import SUFFIX
 from margincast.data.quality import found
+from margincast.data.writing import write_table
 from margincast.features.pipeline import build_features
 from margincast.jobs.console import say
 from margincast.jobs.setting import Setting
@@ -37,10 +35,8 @@ def build(spec: Path, data: Path | None, out: Path | None, overrides: list[str])
     market = read_market(chosen, feature_set, setting.root)
     table = build_features(feature_set, market.bars, market.reduced)
     findings = found((*market.findings, *table.findings))
-    setting.out.mkdir(parents=True, exist_ok=True)
     path = setting.out / "features.parquet"
-    partial = path.with_suffix(".part")
-    pq.write_table(pa.Table.from_pandas(table.frame, preserve_index=False), partial)
+    write_table(table.frame, path)
     record = {
         "feature_set": feature_set.model_dump(mode="json"),
         "feature_set_hash": table.feature_set_hash,
@@ -51,7 +47,6 @@ def build(spec: Path, data: Path | None, out: Path | None, overrides: list[str])
     (setting.out / "features.json").write_text(
         json.dumps(record, indent=1) + "\n", encoding="utf-8"
     )
-    partial.replace(path)
     frame = table.frame
     say(
         f"{len(frame):,} decisions x {len(table.units)} features of {frame['symbol'].nunique()} "

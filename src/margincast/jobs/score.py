@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from margincast.core.errors import CheckFailedError, InputError, MargincastError
 from margincast.core.time import parse_instant
 from margincast.data.book import latest_snapshots, read_books
+from margincast.data.writing import write_table
 from margincast.features.pipeline import build_features
 from margincast.jobs.console import output, say
 from margincast.jobs.setting import Setting
@@ -74,7 +73,7 @@ def run(
     setting = Setting.of(spec, data, out, f"score-{policy.name}")
     schedule = load_spec(setting.workspace / policy.schedule.file, BaseSchedule)
     require_policy_fits(policy, schedule)
-    moment = None if at is None else parse_instant(at)
+    moment = None if at is None else _moment(at)
     problem = ""
     try:
         levels = _scored(policy, schedule, setting, moment)
@@ -88,7 +87,8 @@ def run(
             reason=problem,
             origin=Origin("none", "none", policy_hash(policy, schedule)),
         )
-    path = _write(levels, setting.out)
+    path = setting.out / "margin_levels.parquet"
+    write_table(levels, path)
     output.print(margin_table(levels))
     fallback = int((levels["status"] == "fallback").sum())
     if fallback:
@@ -97,6 +97,13 @@ def run(
             say(f"{count} of {len(levels)} levels fall back to the base schedule: {reason}")
     output.print(f"margin levels: {path}", soft_wrap=True)
     return Scoring(levels, path, problem)
+
+
+def _moment(at: str) -> datetime:
+    try:
+        return parse_instant(at)
+    except ValueError as error:
+        raise InputError(f"--at: {error}") from None
 
 
 def _scored(
@@ -155,12 +162,3 @@ def _book(row: Mapping[str, float | None], levels: int) -> Book:
         return np.array([np.nan if value is None else value for value in values])
 
     return Book(column("bid_price"), column("bid_size"), column("ask_price"), column("ask_size"))
-
-
-def _write(levels: pd.DataFrame, out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "margin_levels.parquet"
-    partial = path.with_name(path.name + ".part")
-    pq.write_table(pa.Table.from_pandas(levels, preserve_index=False), partial)
-    partial.replace(path)
-    return path

@@ -25,12 +25,14 @@ class Setting:
         root: folder that data paths start at.
         out: folder that results go to.
         threads: OpenMP threads.
+        data_named: whether ``--data`` named the root; a spec's simulated market yields to it.
     """
 
     workspace: Path
     root: Path
     out: Path
     threads: int
+    data_named: bool
 
     @classmethod
     def of(cls, spec: Path, data: Path | None, out: Path | None, name: str) -> "Setting":
@@ -48,11 +50,17 @@ class Setting:
         target = out or workspace / "out" / name
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file; --out takes a folder")
-        return cls(workspace, (named or workspace).resolve(), target, available_threads())
+        return cls(
+            workspace,
+            (named or workspace).resolve(),
+            target,
+            available_threads(),
+            data_named=data is not None,
+        )
 
     def data_root(self, data: Data) -> Path:
         """Return the folder data paths start at, simulating the embedded market if asked to."""
-        if data.simulated is None:
+        if data.simulated is None or self.data_named:
             return self.root
         return simulated_market(data, self.workspace)
 

@@ -23,7 +23,8 @@ def model_table(evaluation: Evaluation, levels: tuple[float, ...]) -> Table:
         row = [model.model]
         for cell in cells:
             row += [f"{cell.pinball_ratio:.3f}", f"{cell.exceedance_ratio:.2f}x"]
-        row += [f"{cells[0].mean_forecast:.2%}", f"{model.largest_one_day_rise:+.0%}"]
+        rise = model.largest_one_day_rise
+        row += [f"{cells[0].mean_forecast:.2%}", f"{rise:+.0%}" if np.isfinite(rise) else "-"]
         table.add_row(*row, style="bold" if model.model == OURS else None)
     table.caption = (
         f"pinball: mean loss relative to {evaluation.reference}, lower is better. exceeded: "

@@ -4,11 +4,10 @@ import getpass
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import optuna
 
 from margincast.backtest.evaluation import Evaluation
 from margincast.core.digest import canonical_json
@@ -26,7 +25,7 @@ from margincast.serving.registry import RegisteredVersion, Registry
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 from margincast.training.tracking import Run, Tracker
-from margincast.training.tuning import tune_head
+from margincast.training.tuning import Tuned, tune_head
 from margincast.training.workload import Workload
 
 LEDGER = Path("mlruns") / "ledger.jsonl"
@@ -50,15 +49,17 @@ def run(spec: Path, data: Path | None, out: Path | None, overrides: Sequence[str
     """
     job = load_spec(spec, TrainingJob, overrides)
     setting = Setting.of(spec, data, out, job.name)
-    tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace)
     workload = prepare(job, setting)
-    with tracker.run(
-        job.name, {"margincast.kind": "training job", "margincast.job": job.name}
-    ) as run:
-        workload, study = _tuned(workload, setting)
+    # bad input must leave nothing behind, not even an empty store; a store that is down must be
+    # found out before the long work
+    tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace)
+    tags = {"margincast.kind": "training job", "margincast.job": job.name}
+    with tracker.run(f"{job.name} (job)", tags) as run:
+        tuned = _tuned(workload, setting)
+        if tuned is not None:
+            tracker.log_trials(tuned.study, run)
+            workload = replace(workload, job=job.model_copy(update={"model": tuned.model}))
         _log_origin(run, workload)
-        if study is not None:
-            tracker.log_trials(study, run)
         result = run_backtest(workload, setting)
         for path in ("summary.json", "report.html"):
             run.log_artifact(setting.out / path)
@@ -83,11 +84,11 @@ def run(spec: Path, data: Path | None, out: Path | None, overrides: Sequence[str
     return Training(result, registered, alias)
 
 
-def _tuned(workload: Workload, setting: Setting) -> tuple[Workload, optuna.Study | None]:
+def _tuned(workload: Workload, setting: Setting) -> Tuned | None:
     """Search the head's parameters on history before the test period, if the spec asks for it."""
     job = workload.job
     if job.tuning.trials == 0 or not job.tuning.space:
-        return workload, None
+        return None
     panel = workload.panel
     cut = np.datetime64((job.backtest.start - job.backtest.embargo).replace(tzinfo=None), "us")
     history = panel.rows(panel.labelled & (panel.label_end <= cut))
@@ -106,7 +107,7 @@ def _tuned(workload: Workload, setting: Setting) -> tuple[Workload, optuna.Study
     )
     assert isinstance(model, MargincastForecaster)
     with progress("tuning", job.tuning.trials) as counter:
-        chosen, study = tune_head(
+        tuned = tune_head(
             job,
             history,
             model.head_levels,
@@ -116,19 +117,9 @@ def _tuned(workload: Workload, setting: Setting) -> tuple[Workload, optuna.Study
                 + (f"{trial.value:.4f}" if trial.value is not None else trial.state.name.lower())
             ),
         )
-    say(f"best trial {study.best_trial.number}: {canonical_json(study.best_params)}")
-    tuned = job.model_copy(update={"model": chosen})
-    return (
-        Workload(
-            tuned,
-            workload.feature_set,
-            workload.market,
-            workload.table,
-            workload.panel,
-            workload.findings,
-        ),
-        study,
-    )
+    best = tuned.study.best_trial
+    say(f"best trial {best.number}: {canonical_json(best.params)}")
+    return tuned
 
 
 def _final_fit(workload: Workload, setting: Setting) -> Forecaster:
@@ -168,9 +159,11 @@ def _log_origin(run: Run, workload: Workload) -> None:
 
 
 def _log_models(
-    tracker: Tracker, parent: Run, evaluation: Evaluation, job: TrainingJob
+    tracker: Tracker, job_run: Run, evaluation: Evaluation, job: TrainingJob
 ) -> dict[str, str]:
     """Log one run a model, ours and the peers, under the same metric names.
+
+    They stand beside the job's run and not below it, because the UI folds nested runs away.
 
     Returns:
         Run id per model.
@@ -195,8 +188,13 @@ def _log_models(
                 metrics[f"pinball_ratio_{at}"] = cell.pinball_ratio
                 metrics[f"mean_forecast_{at}"] = cell.mean_forecast
                 metrics[f"mean_shortfall_bps_{at}"] = cell.mean_shortfall * 1e4
-        tags = {"margincast.kind": "model", "margincast.job": job.name, "margincast.model": name}
-        with tracker.run(name, tags, parent) as run:
+        tags = {
+            "margincast.kind": "model",
+            "margincast.job": job.name,
+            "margincast.job_run": job_run.run_id,
+            "margincast.model": name,
+        }
+        with tracker.run(name, tags) as run:
             run.log_metrics({key: value for key, value in metrics.items() if np.isfinite(value)})
             contracts = evaluation.contracts
             run.log_table(contracts.loc[contracts["model"] == name], "contracts")

@@ -56,7 +56,9 @@ def make_forecaster(
         "static": lambda: historical("none", None),
         "ewma_fhs": lambda: historical("column", model.peers.history),
         "har_fhs": lambda: historical("har", model.peers.history),
-        "lightgbm_raw": lambda: LightGbmRaw(sides, levels, model.stride, model.head.seed, threads),
+        "lightgbm_raw": lambda: LightGbmRaw(
+            sides, levels, model.stride, model.minimum_rows, model.head.seed, threads
+        ),
     }
     if name not in makers:
         hint = did_you_mean(name, makers) or f"; there are {', '.join(sorted(makers))}"

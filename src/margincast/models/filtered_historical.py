@@ -164,8 +164,6 @@ class FilteredHistorical:
                     assert pooled is not None
                     quantiles[i, j] = pooled[i, j]
                     shortfalls[i, j] = self._shortfalls[POOLED][i, j]
+        # a level taken from the pool may lie below the contract's own lower one
         self._quantiles[name] = np.maximum.accumulate(quantiles, axis=1)
-        # a level taken from the pool may have been lifted above the pool's own mean excess
-        self._shortfalls[name] = np.maximum.accumulate(
-            np.maximum(shortfalls, self._quantiles[name]), axis=1
-        )
+        self._shortfalls[name] = np.maximum.accumulate(shortfalls, axis=1)

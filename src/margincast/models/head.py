@@ -53,7 +53,11 @@ def training_parameters(chosen: Head, level: float) -> dict[str, Any]:
 
 
 def min_data_in_leaf(chosen: Head, level: float) -> int:
-    """Rows a leaf must hold to expect ``min_data_factor`` exceedances of the level."""
+    """Rows of average weight a leaf must hold to expect ``min_data_factor`` exceedances.
+
+    LightGBM judges a split by the child's share of its parent's weight (the hessian), so rows
+    twice as wide as the average count about twice.
+    """
     return round(chosen.min_data_factor / (1 - level))
 
 

@@ -37,6 +37,7 @@ class LightGbmRaw:
         sides: sides to forecast.
         levels: increasing levels; crossing quantiles are rearranged.
         stride: train on every n-th decision, the same rows as our model.
+        minimum_rows: see :meth:`~margincast.models.protocol.Panel.thinned`.
         seed: of LightGBM.
         threads: OpenMP threads.
     """
@@ -44,6 +45,7 @@ class LightGbmRaw:
     sides: tuple[Side, ...]
     levels: tuple[float, ...]
     stride: int
+    minimum_rows: int
     seed: int
     threads: int
     name: str = "lightgbm_raw"
@@ -52,8 +54,7 @@ class LightGbmRaw:
 
     def fit(self, panel: Panel) -> Self:
         """Train on raw features and raw outcomes."""
-        order = panel.frame.groupby("symbol", sort=False).cumcount().to_numpy()
-        fitting = panel.rows(np.asarray(order % self.stride == 0))
+        fitting = panel.thinned(self.stride, self.minimum_rows)
         self._units = dict(panel.units)
         shared = DEFAULTS | {"num_threads": self.threads, "seed": self.seed}
         bins = lgb.Dataset(self._matrix(fitting.frame), params=shared).construct()
@@ -82,6 +83,7 @@ class LightGbmRaw:
             "sides": list(self.sides),
             "levels": list(self.levels),
             "stride": self.stride,
+            "minimum_rows": self.minimum_rows,
             "seed": self.seed,
             "units": [list(item) for item in self._units.items()],
             "lightgbm": DEFAULTS,
@@ -103,6 +105,7 @@ class LightGbmRaw:
             tuple(record["sides"]),
             tuple(record["levels"]),
             record["stride"],
+            record["minimum_rows"],
             record["seed"],
             available_threads(),
         )

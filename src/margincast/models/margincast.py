@@ -25,12 +25,14 @@ from margincast.models.head import (
     QuantileHead,
     booster_from_text,
     booster_text,
-    min_data_in_leaf,
 )
 from margincast.models.protocol import Panel, TailForecast, Unit
 from margincast.models.scale import HarScale
 from margincast.models.tail import GeneralisedPareto, fit_generalised_pareto
 from margincast.specs.training import Model
+
+MINIMUM_EXPECTED_EXCEEDANCES = 10
+"""Below this a quantile is little more than the largest outcome seen."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,12 @@ class MargincastForecaster:
 
     def fit(self, panel: Panel) -> Self:
         """Fit all stages; see :class:`~margincast.models.protocol.Forecaster`."""
-        thinned = panel.rows(_every_nth(panel.frame, self.chosen.stride))
+        thinned = panel.thinned(self.chosen.stride, self.chosen.minimum_rows)
         self._require_history(len(thinned))
         out_of_fold = self._out_of_fold(thinned)
         known = np.isfinite(out_of_fold).all(axis=(1, 2))
         symbols = thinned.frame["symbol"].to_numpy(dtype=object)[known]
-        overlap = max(1.0, self.overlap / self.chosen.stride)
+        overlap = max(1.0, self.overlap * len(thinned) / len(panel))
         factors: dict[tuple[Side, float], tuple[float, dict[str, float]]] = {}
         tails = {}
         for i, side in enumerate(self.sides):
@@ -227,27 +229,20 @@ class MargincastForecaster:
 
     def _require_history(self, rows: int) -> None:
         level = max(self.head_levels)
-        needed = min_data_in_leaf(self.chosen.head, level)
+        needed = round(MINIMUM_EXPECTED_EXCEEDANCES / (1 - level))
         if rows < needed:
             folds = self.chosen.calibration.folds
-            in_all = needed * self.chosen.stride * folds // (folds - 1)
             raise InsufficientHistoryError(
-                f"level {level:g} needs {needed:,} training decisions "
-                f"({self.chosen.head.min_data_factor:g} expected exceedances, "
-                f"model.head.min_data_factor), found {rows:,} after keeping every "
-                f"{self.chosen.stride}th and holding out a calibration fold; that is about "
-                f"{in_all:,} decisions in all: use more history or contracts, or lower levels"
+                f"level {level:g} needs at least {needed:,} training decisions "
+                f"({MINIMUM_EXPECTED_EXCEEDANCES} expected exceedances), found {rows:,} in a "
+                f"calibration fold; that is about {needed * folds // (folds - 1):,} decisions in "
+                "all: use more history or contracts, or lower levels"
             )
 
     def _require_fitted(self) -> _Fitted:
         if self._fitted is None:
             raise RuntimeError("the forecaster is not fitted; call fit or load first")
         return self._fitted
-
-
-def _every_nth(frame: pd.DataFrame, stride: int) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    order = frame.groupby("symbol", sort=False).cumcount().to_numpy()
-    return np.asarray(order % stride == 0)
 
 
 def _per_row(

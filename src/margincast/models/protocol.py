@@ -54,6 +54,16 @@ class Panel:
             label_end=self.label_end[keep],
         )
 
+    def thinned(self, stride: int, minimum_rows: int) -> "Panel":
+        """Keep every ``stride``-th decision of each contract, in order.
+
+        Neighbouring labels share most of their horizon, so thinning costs little evidence. A
+        smaller stride is taken where fewer than ``minimum_rows`` rows would be left.
+        """
+        step = max(1, min(stride, len(self) // minimum_rows))
+        order = self.frame.groupby("symbol", sort=False).cumcount().to_numpy()
+        return self.rows(np.asarray(order % step == 0))
+
     @property
     def decided(self) -> npt.NDArray[np.datetime64]:
         """Decision times as ``datetime64[us]`` in UTC, shape (n,)."""

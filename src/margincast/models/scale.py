@@ -62,16 +62,22 @@ class HarScale:
             )
         design = design[known]
         response = np.log(np.maximum(log_range[known], SMALLEST))
-        gram = design.T @ design
+        # einsum and not @: the matrix library sums in another order on every number of threads
+        gram = np.einsum("ni,nj->ij", design, design)
+        moment = np.einsum("ni,n->i", design, response)
         penalty = self.ridge * len(design) * np.eye(design.shape[1])
         penalty[0, 0] = 0.0
-        solution = np.linalg.solve(gram + penalty, design.T @ response)
+        solution = np.linalg.solve(gram + penalty, moment)
         self.coefficients = np.asarray(solution, dtype=np.float64)
         return self
 
     def predict(self, frame: pd.DataFrame) -> FloatArray:
         """Return the expected range as a fraction, shape (n,); NaN where it is not known."""
-        return np.exp(self._design(frame) @ self.coefficients)
+        # column by column and not @, so that a row's bits do not hang on how many rows there are
+        log_scale = np.zeros(len(frame))
+        for values, coefficient in zip(self._design(frame).T, self.coefficients, strict=True):
+            log_scale += coefficient * values
+        return np.exp(log_scale)
 
     def parameters(self) -> dict[str, Any]:
         """Return columns, harmonics, ridge and coefficients, JSON-like."""

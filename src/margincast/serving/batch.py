@@ -107,7 +107,7 @@ def score(
                 forecasts,
                 schedule,
                 policy,
-                data_age=at - ts,
+                data_age=at - ts.to_pydatetime(),
                 book=books.get(symbol),
             )
             rows += [_row(row, at, ts, origin) for row in levels]

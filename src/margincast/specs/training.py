@@ -143,6 +143,8 @@ class Model(Spec):
     """Longest history a fit looks back on."""
     stride: PositiveInt
     """Train on every n-th decision of each contract (overlapping labels add little)."""
+    minimum_rows: PositiveInt
+    """Where that would leave fewer decisions than this, more of them are taken."""
     scale: Scale
     head: Head
     tail: Tail

@@ -34,6 +34,8 @@ TOP_TRIALS = 20
 """Child runs written for a study; the table of trials holds all of them."""
 TRUNCATED_TAG = "margincast.truncated_parameters"
 ERROR_TAG = "margincast.error"
+EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
+"""Tells the MLflow UI to show the pages for model training, not those for language models."""
 
 _LOCAL_STORE = "sqlite:///"
 _SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -370,7 +372,8 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            tags = {EXPERIMENT_KIND_TAG: "custom_model_development"}
+            return str(client.create_experiment(name, artifacts, tags))
         except MlflowException as error:
             # another process made it since we looked
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -5,6 +5,7 @@ relative to the first trial, so that no level outweighs another. Trees in the sc
 the model would use; the bins are built once and shared by all trials.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,14 @@ from margincast.specs.training import Head, Model, TrainingJob
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """The model spec with the best head found, and the study it was found in."""
+
+    model: Model
+    study: optuna.Study
+
+
+@dataclass(frozen=True)
 class _PreparedFold:
     scale_train: FloatArray
     scale_test: FloatArray
@@ -35,8 +44,8 @@ def tune_head(
     head_levels: tuple[float, ...],
     threads: int,
     on_trial: Callable[[optuna.trial.FrozenTrial], None] = lambda _: None,
-) -> tuple[Model, optuna.Study]:
-    """Search ``tuning.space`` and return the model spec with the best head, and the study.
+) -> Tuned:
+    """Search ``tuning.space`` for the best head.
 
     The values of the spec are tried first, so tuning never does worse than they do on its folds.
 
@@ -49,8 +58,7 @@ def tune_head(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tuning, model = job.tuning, job.model
-    order = panel.frame.groupby("symbol", sort=False).cumcount().to_numpy()
-    thinned = panel.rows(np.asarray(order % model.stride == 0))
+    thinned = panel.thinned(model.stride, model.minimum_rows)
     folds = [
         _prepare(model, thinned.rows(training), thinned.rows(held_out))
         for training, held_out in purged_folds(
@@ -78,11 +86,16 @@ def tune_head(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )
     if tuning.trials == 0:
-        return model, study
+        return Tuned(model, study)
     study.enqueue_trial({key: getattr(model.head, key) for key in tuning.space})
-    study.optimize(objective, n_trials=tuning.trials, callbacks=[lambda _, trial: on_trial(trial)])
+    with warnings.catch_warnings():
+        # the values of the spec are tried also where they lie outside the space
+        warnings.filterwarnings("ignore", message="Fixed parameter .* is out of range")
+        study.optimize(
+            objective, n_trials=tuning.trials, callbacks=[lambda _, trial: on_trial(trial)]
+        )
     best = model.head.model_copy(update=_typed(study.best_params, job))
-    return model.model_copy(update={"head": best}), study
+    return Tuned(model.model_copy(update={"head": best}), study)
 
 
 def suggest_head(trial: optuna.Trial, job: TrainingJob) -> Head:

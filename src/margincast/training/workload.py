@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from margincast.core.digest import digest_of, digest_of_file
+from margincast.core.errors import InputError, did_you_mean
 from margincast.core.time import format_duration
 from margincast.data.bars import BarTable, read_bars
 from margincast.data.book import mid_bars, read_books
@@ -143,6 +144,7 @@ def build_workload(job: TrainingJob, workspace: Path, root: Path) -> Workload:
     market = read_market(job.data, feature_set, root)
     bars_in(job.target.horizon, market.bars.interval)
     table = build_features(feature_set, market.bars, market.reduced)
+    _require_scale_columns(job, table)
     outcomes, lost = outcome_table(
         market.bars, job.target.horizon, job.target.gap_tolerance, job.target.kind
     )
@@ -155,6 +157,16 @@ def build_workload(job: TrainingJob, workspace: Path, root: Path) -> Workload:
     )
     findings = (*market.findings, *table.findings, *lost, *unlabelled)
     return Workload(job, feature_set, market, table, panel, findings)
+
+
+def _require_scale_columns(job: TrainingJob, table: FeatureTable) -> None:
+    unknown = [name for name in job.model.scale.columns if name not in table.units]
+    if unknown:
+        hints = ", ".join(f"{name}{did_you_mean(name, table.units)}" for name in unknown)
+        raise InputError(
+            f"model.scale.columns: {job.features.set} does not build {hints}; choose columns of "
+            "that feature set, or add them to it"
+        )
 
 
 def describe(workload: Workload) -> str:

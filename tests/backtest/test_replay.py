@@ -1,0 +1,210 @@
+"""A replay fits each fold once, on what was known before it, and continues where it stopped."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from margincast.backtest.replay import replay, walk_forward_folds
+from margincast.core.errors import InsufficientHistoryError
+from margincast.data.simulated import simulate_market, write_market
+from margincast.data.simulated_parameters import MarketParameters, select_contracts
+from margincast.models.catalogue import make_forecaster
+from margincast.specs.loading import load_spec
+from margincast.specs.training import TrainingJob
+from margincast.training.workload import Workload, build_workload
+
+WORKSPACE = Path(__file__).resolve().parents[2]
+MODELS = ("static", "ewma_fhs")
+OVERRIDES = (
+    "target.levels=[0.9, 0.95]",
+    "target.stride=10",
+    "model.head.rounds=3",
+    "model.tail.threshold_level=0.9",
+    "model.tail.from_level=0.95",
+    "model.calibration.folds=2",
+    "backtest.start=2026-01-04",
+    "backtest.end=2026-01-05",
+    "backtest.refit_every=1d",
+)
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("market")
+    parameters = MarketParameters(contracts=select_contracts(["SIM-BTC", "SIM-ALT"]))
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    write_market(simulate_market(parameters, days=5, seed=2, start=start), folder)
+    return folder
+
+
+def workload_of(market: Path, *overrides: str) -> Workload:
+    job = load_spec(WORKSPACE / "training" / "demo.toml", TrainingJob, (*OVERRIDES, *overrides))
+    return build_workload(job, WORKSPACE, market)
+
+
+@pytest.fixture(scope="module")
+def workload(market) -> Workload:
+    return workload_of(market)
+
+
+def files_in(store: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of each stored fold: one that was fitted again is a new file."""
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in store.iterdir()}
+
+
+def test_forecasts_are_those_of_a_model_fitted_on_each_fold(workload, tmp_path):
+    made = replay(workload, (*MODELS, "margincast"), threads=1, store=tmp_path)
+    job, panel = workload.job, workload.panel
+    assert len(made.folds) == 2
+    assert set(made.forecasts) == {*MODELS, "margincast"}
+    for name, forecast in made.forecasts.items():
+        parts = []
+        for fold in walk_forward_folds(job, panel):
+            model = make_forecaster(
+                name, job.model, job.target.sides, job.target.levels,
+                overlap=workload.overlap, threads=1,
+            ).fit(panel.rows(fold.training))  # fmt: skip
+            parts.append(model.predict(panel.frame[fold.test].reset_index(drop=True)))
+        np.testing.assert_array_equal(
+            forecast.quantiles, np.concatenate([part.quantiles for part in parts])
+        )
+        if forecast.expected_shortfall is not None:
+            np.testing.assert_array_equal(
+                forecast.expected_shortfall,
+                np.concatenate([part.expected_shortfall for part in parts]),
+            )
+
+
+def test_every_decision_of_the_test_period_is_forecast_in_the_fold_it_lies_in(workload, tmp_path):
+    made = replay(workload, MODELS, threads=1, store=tmp_path)
+    ts = workload.panel.frame["ts"]
+    inside = (ts >= workload.job.backtest.start) & (ts < workload.job.backtest.end)
+    expected = workload.panel.frame[inside].reset_index(drop=True)
+    assert made.panel.frame.equals(expected)
+    starts = np.array([np.datetime64(f.start.replace(tzinfo=None), "us") for f in made.folds])
+    assert (starts[made.fold_of] <= made.panel.decided).all()
+    assert (made.panel.decided < starts[made.fold_of] + np.timedelta64(1, "D")).all()
+
+
+def test_decisions_without_an_outcome_yet_are_forecast_too(workload, tmp_path):
+    made = replay(workload, MODELS, threads=1, store=tmp_path)
+    unlabelled = ~made.panel.labelled
+    # the last half hour of data has no outcome: three decisions every ten minutes, two contracts
+    assert unlabelled.sum() == 2 * 3
+    for forecast in made.forecasts.values():
+        assert np.isfinite(forecast.quantiles[unlabelled]).all()
+
+
+def test_no_fold_learns_from_an_outcome_not_known_an_embargo_before_it(workload):
+    for fold in walk_forward_folds(workload.job, workload.panel):
+        limit = np.datetime64((fold.start - workload.job.backtest.embargo).replace(tzinfo=None))
+        known = workload.panel.label_end[fold.training]
+        assert known.max() <= limit
+        assert known.max() > limit - np.timedelta64(timedelta(minutes=10))
+
+
+def test_an_interrupted_replay_continues_with_what_it_had(workload, tmp_path):
+    def interrupt(_model: str, _fold: object) -> None:
+        raise KeyboardInterrupt
+
+    store = tmp_path / "store"
+    with pytest.raises(KeyboardInterrupt):
+        replay(workload, MODELS, threads=1, store=store, on_fold=interrupt)
+    kept = files_in(store)
+    assert len(kept) == 1
+    continued = replay(workload, MODELS, threads=1, store=store)
+    assert kept.items() <= files_in(store).items()
+    fresh = replay(workload, MODELS, threads=1, store=tmp_path / "fresh")
+    for name in MODELS:
+        np.testing.assert_array_equal(
+            continued.forecasts[name].quantiles, fresh.forecasts[name].quantiles
+        )
+
+
+def test_a_finished_replay_is_read_and_not_fitted_again(workload, tmp_path):
+    first = replay(workload, MODELS, threads=1, store=tmp_path)
+    before, seen = files_in(tmp_path), []
+    second = replay(
+        workload, MODELS, threads=1, store=tmp_path,
+        on_fold=lambda name, fold: seen.append((name, fold.start.day)),
+    )  # fmt: skip
+    assert files_in(tmp_path) == before
+    assert seen == [(name, day) for day in (4, 5) for name in MODELS]
+    for name in MODELS:
+        np.testing.assert_array_equal(
+            first.forecasts[name].quantiles, second.forecasts[name].quantiles
+        )
+
+
+def test_a_damaged_fold_is_fitted_again(workload, tmp_path):
+    first = replay(workload, MODELS, threads=1, store=tmp_path)
+    for number, path in enumerate(sorted(tmp_path.iterdir())):
+        content = path.read_bytes()
+        path.write_bytes([b"", content[: len(content) // 2], b"PK" + bytes(99), content][number])
+    second = replay(workload, MODELS, threads=1, store=tmp_path)
+    for name in MODELS:
+        np.testing.assert_array_equal(
+            first.forecasts[name].quantiles, second.forecasts[name].quantiles
+        )
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.peers.history=2d",
+        "model.head.rounds=4",
+        "target.horizon=20m",
+        "target.levels=[0.9, 0.96]",
+        "backtest.embargo=1h",
+        "backtest.start=2026-01-04T12:00:00",
+        "data.symbols=SIM-BTC",
+        "data.book_known_after=1m",
+        "features.set=features/book-1m.toml",
+    ],
+)
+def test_folds_of_another_spec_are_not_taken(workload, market, tmp_path, override):
+    more = (
+        ("model.scale.columns=parkinson_volatility_30m", "model.peers.ewma_column=ewma_volatility_0.94")
+        if "features" in override
+        else ()
+    )  # fmt: skip
+    replay(workload, MODELS, threads=1, store=tmp_path)
+    before = set(files_in(tmp_path))
+    replay(workload_of(market, override, *more), MODELS, threads=1, store=tmp_path)
+    assert len(set(files_in(tmp_path)) - before) == 2 * len(before) - len(before)
+
+
+def test_folds_of_other_data_are_not_taken(workload, market, tmp_path):
+    other = tmp_path / "market"
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    contracts = select_contracts(["SIM-BTC", "SIM-ALT"])
+    parameters = MarketParameters(contracts=contracts)
+    write_market(simulate_market(parameters, days=5, seed=3, start=start), other)
+    store = tmp_path / "store"
+    first = replay(workload, MODELS, threads=1, store=store)
+    second = replay(workload_of(other), MODELS, threads=1, store=store)
+    assert len(files_in(store)) == 8
+    for name in MODELS:
+        assert not np.array_equal(
+            first.forecasts[name].quantiles, second.forecasts[name].quantiles
+        )
+
+
+def test_what_shapes_no_forecast_does_not_cost_a_fit(workload, market, tmp_path):
+    replay(workload, MODELS, threads=1, store=tmp_path)
+    before = files_in(tmp_path)
+    other = workload_of(
+        market, "gate.pinball_ratio_max=0.5", "tracking.experiment=other", "tuning.trials=9"
+    )
+    replay(other, MODELS, threads=1, store=tmp_path)
+    assert files_in(tmp_path) == before
+
+
+def test_too_little_history_names_model_refit_and_need(market, tmp_path):
+    short = workload_of(market, "target.levels=[0.9, 0.999]", "model.tail.from_level=0.9995")
+    store = tmp_path / "store"
+    with pytest.raises(InsufficientHistoryError, match=r"margincast, refit of 2026-01-04.*0\.999"):
+        replay(short, ("margincast",), threads=1, store=store)
+    assert not store.exists()

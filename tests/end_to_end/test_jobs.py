@@ -1,0 +1,561 @@
+"""Train, backtest and score on a small simulated market, and what happens when things break."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from mlflow import MlflowClient
+
+from margincast.backtest.replay import replay
+from margincast.core.time import parse_instant
+from margincast.jobs.train import LEDGER
+from margincast.models.catalogue import LOADERS, make_forecaster
+from margincast.serving.bundle import BundleMetadata, read_bundle, verify_bundle, write_bundle
+from margincast.serving.ledger import Ledger
+from margincast.serving.registry import Registry
+from margincast.training.workload import build_workload
+
+MODELS = ("margincast", "static", "ewma_fhs")
+SYMBOLS = ("SIM-BTC", "SIM-ETH")
+SIDES = ("long", "short")
+LEVELS = (0.9, 0.95, 0.99)
+TEST_START, TEST_END = datetime(2026, 1, 6, tzinfo=UTC), datetime(2026, 1, 10, tzinfo=UTC)
+DATA_END = datetime(2026, 1, 11, tzinfo=UTC)
+URI = "sqlite:///mlruns/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def registry(workspace) -> Registry:
+    return Registry(URI, workspace)
+
+
+@pytest.fixture(scope="session")
+def client(workspace, trained) -> MlflowClient:
+    address = f"sqlite:///{workspace / 'mlruns' / 'mlflow.db'}"
+    return MlflowClient(tracking_uri=address, registry_uri=address)
+
+
+@pytest.fixture(scope="session")
+def retrained(command, workspace, small, trained):
+    """The same training once more, into the same folder."""
+    before = fold_files(trained.out)
+    spec = workspace / "training" / "demo.toml"
+    return before, command("train", spec, "--out", trained.out, *small)
+
+
+@pytest.fixture(scope="session")
+def failed(command, workspace, small, trained, tmp_path_factory):
+    """A training whose gate cannot pass, for a model name of its own."""
+    out = tmp_path_factory.mktemp("failed") / "out"
+    shutil.copytree(trained.out / ".folds", out / ".folds")
+    return command(
+        "train", workspace / "training" / "demo.toml", "--out", out, *small,
+        "--set", "gate.exceedance_ratio_max=0.0001",
+        "--set", "tracking.registered_model=hopeless",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def score(command, workspace, market, trained, tmp_path):
+    """Score with the demo policy."""
+
+    def run(*options: object, data: Path = market, policy: str = "demo.toml"):
+        out = tmp_path / "out"
+        ending = command(
+            "score", workspace / "serving" / policy, "--data", data, "--out", out, *options
+        )
+        path = out / "margin_levels.parquet"
+        return ending, pd.read_parquet(path) if path.exists() else None
+
+    return run
+
+
+def fold_files(out: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every stored fold: a fold fitted again is a new file."""
+    return {
+        path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in (out / ".folds").glob("*.npz")
+    }
+
+
+def cut_market(market: Path, folder: Path, ends: dict[str, datetime]) -> Path:
+    """Copy a market without what was known only after a contract's end."""
+    for table in ("bars", "book", "trades"):
+        for symbol, end in ends.items():
+            after = pl.col("ts") < end if table == "bars" else pl.col("ts") <= end
+            target = folder / table / f"{symbol}.parquet"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pl.read_parquet(market / table / f"{symbol}.parquet").filter(after).write_parquet(target)
+    return folder
+
+
+# Training
+
+
+def test_training_ends_well_and_says_what_it_registered(trained):
+    assert trained.ending.code == 0, trained.ending.errors
+    assert "gate passed" in trained.ending.output
+    assert "registered demo version 1 as champion" in trained.ending.output
+
+
+def test_every_model_is_a_run_with_the_same_metric_names(client, trained):
+    experiment = client.get_experiment_by_name("demo").experiment_id
+    job = client.search_runs(
+        [experiment], "tags.`margincast.kind` = 'training job'", order_by=["start_time"]
+    )[0]
+    assert job.info.status == "FINISHED"
+    assert job.data.tags["margincast.model_version"] == "demo/1"
+    assert len(job.data.params["digest.data"]) == 64
+    runs = {
+        run.data.tags["margincast.model"]: run
+        for run in client.search_runs(
+            [experiment], f"tags.`margincast.job_run` = '{job.info.run_id}'"
+        )
+    }
+    assert set(runs) == set(MODELS)
+    names = {model: set(run.data.metrics) for model, run in runs.items()}
+    assert names["margincast"] == names["static"] == names["ewma_fhs"]
+    assert {"pinball_ratio", "exceedance_ratio_0.99", "crossings"} <= names["margincast"]
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+    files = {item.path for item in client.list_artifacts(job.info.run_id)}
+    assert {"summary.json", "report.html", "specs"} <= files
+    trials = client.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and metrics.objective > 0"
+    )
+    assert len(trials) == 1
+
+
+def test_the_metrics_in_the_store_are_those_of_the_summary(client, trained):
+    summary = json.loads((trained.out / "summary.json").read_text())
+    stated = {model["model"]: model["pinball_ratio"] for model in summary["models"]}
+    experiment = client.get_experiment_by_name("demo").experiment_id
+    for model in MODELS:
+        runs = client.search_runs([experiment], f"tags.`margincast.model` = '{model}'")
+        assert runs[-1].data.metrics["pinball_ratio"] == pytest.approx(stated[model], rel=1e-12)
+
+
+def test_the_champion_is_a_bundle_that_verifies_and_forecasts(registry, trained):
+    champion = registry.champion("demo")
+    assert champion.version.version == 1
+    assert champion.version.gate_passed
+    bundle = read_bundle(champion.bundle_directory, LOADERS, champion.version.bundle_digest)
+    assert bundle.manifest.metadata.levels == LEVELS
+    assert bundle.manifest.metadata.horizon_minutes == 30
+    assert set(bundle.specs) == {"training", "features", "gate"}
+    assert bundle.specs["gate"]["passed"] is True
+
+
+def test_a_second_training_is_a_challenger_of_the_same_bytes_and_fits_no_fold_again(
+    registry, trained, retrained
+):
+    before, ending = retrained
+    assert ending.code == 0, ending.errors
+    assert "registered demo version 2 as challenger" in ending.output
+    first, second = registry.version("demo", 1), registry.version("demo", 2)
+    assert registry.at_alias("demo", "champion") == first
+    assert registry.at_alias("demo", "challenger") == second
+    assert second.bundle_digest == first.bundle_digest
+    assert fold_files(trained.out) == before
+
+
+def test_a_failed_gate_ends_in_1_and_leaves_a_version_without_alias(registry, failed):
+    assert failed.code == 1, failed.errors
+    assert "gate FAILED: exceedance" in failed.output
+    assert "registered hopeless version 1, without alias" in failed.output
+    version = registry.version("hopeless", 1)
+    assert not version.gate_passed
+    assert registry.at_alias("hopeless", "champion") is None
+    assert registry.at_alias("hopeless", "challenger") is None
+
+
+def test_the_ledger_holds_the_promotions_and_nothing_else(workspace, registry, retrained, failed):
+    entries = Ledger(workspace / LEDGER).read()
+    assert [entry.what for entry in entries] == [
+        "champion of demo: version none -> 1",
+        "challenger of demo: version none -> 2",
+    ]
+    assert entries[0].evidence_digest == registry.version("demo", 1).gate_digest
+    assert "there was no champion" in entries[0].why
+
+
+# Backtest
+
+
+def test_every_decision_model_side_and_level_is_forecast_exactly_once(trained):
+    forecasts = pl.read_parquet(trained.out / "forecasts.parquet")
+    assert dict(forecasts.schema) == {
+        "symbol": pl.Categorical(),
+        "ts": pl.Datetime("us", "UTC"),
+        "horizon_minutes": pl.Int32,
+        "side": pl.Categorical(),
+        "level": pl.Float64,
+        "forecast": pl.Float64,
+        "expected_shortfall": pl.Float64,
+        "model": pl.Categorical(),
+        "model_version": pl.Categorical(),
+    }
+    key = ["symbol", "ts", "side", "level", "model"]
+    moments = pl.datetime_range(TEST_START, TEST_END, "5m", closed="left", eager=True)
+    expected = {
+        (symbol, ts, side, level, model)
+        for symbol in SYMBOLS
+        for ts in moments
+        for side in SIDES
+        for level in LEVELS
+        for model in MODELS
+    }
+    rows = forecasts.select(key).rows()
+    assert len(rows) == len(expected)
+    assert set(rows) == expected
+    assert forecasts["horizon_minutes"].unique().to_list() == [30]
+    assert forecasts["forecast"].is_finite().all()
+    assert (forecasts["forecast"] >= 0).all()
+
+
+def test_no_forecast_crosses_the_next_level(trained):
+    forecasts = pl.read_parquet(trained.out / "forecasts.parquet")
+    steps = (
+        forecasts.sort("level")
+        .group_by("symbol", "ts", "side", "model")
+        .agg(pl.col("forecast").diff().drop_nulls().min().alias("smallest"))
+    )
+    assert steps["smallest"].min() >= 0
+
+
+def test_the_version_of_a_forecast_names_its_refit(trained):
+    forecasts = pl.read_parquet(trained.out / "forecasts.parquet").with_columns(
+        pl.col("model_version").cast(pl.String).str.split("@").list.last().alias("refit")
+    )
+    spans = forecasts.group_by("refit").agg(
+        pl.col("ts").min().alias("first"), pl.col("ts").max().alias("last")
+    )
+    assert sorted(spans["refit"]) == ["2026-01-06T00:00", "2026-01-08T00:00"]
+    for refit, first, last in spans.iter_rows():
+        start = parse_instant(refit)
+        assert start <= first <= last < start + timedelta(days=2)
+
+
+def test_the_summary_is_strict_json_and_agrees_with_forecasts_and_bars(trained, market):
+    def refuse(constant: str) -> float:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (trained.out / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=refuse)
+    assert summary["gate"]["passed"] is True
+    assert summary["digests"]["data"]
+    cell = next(
+        cell
+        for cell in summary["cells"]
+        if (cell["model"], cell["side"], cell["level"]) == ("ewma_fhs", "long", 0.9)
+    )
+    # the same exceedances, counted from the bars by the definition
+    forecasts = pl.read_parquet(trained.out / "forecasts.parquet").filter(
+        pl.col("model") == "ewma_fhs", pl.col("side") == "long", pl.col("level") == 0.9
+    )
+    exceeded = 0
+    for symbol in SYMBOLS:
+        bars = pl.read_parquet(market / "bars" / f"{symbol}.parquet")
+        low, close = bars["low"].to_numpy(), bars["close"].to_numpy()
+        own = forecasts.filter(pl.col("symbol") == symbol).sort("ts")
+        first = (own["ts"] - datetime(2026, 1, 1, tzinfo=UTC)).dt.total_minutes().to_numpy()
+        for minute, forecast in zip(first, own["forecast"], strict=True):
+            fall = max(0.0, 1 - low[minute : minute + 30].min() / close[minute - 1])
+            exceeded += fall > forecast
+    assert cell["decisions"] == len(forecasts)
+    assert cell["exceedances"] == exceeded
+
+
+def test_the_report_is_one_page_without_anything_from_outside(trained):
+    page = (trained.out / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert "margincast" in page
+    assert 'src="http' not in page
+
+
+def test_an_interrupted_backtest_continues_to_the_same_forecasts(
+    command, workspace, small, tmp_path
+):
+    options = ("--set", "backtest.refit_every=1d", "--set", 'backtest.peers=["ewma_fhs"]')
+    spec = workspace / "training" / "demo.toml"
+    out = tmp_path / "interrupted"
+    arguments = ("backtest", spec, "--out", out, *small, *options)
+    program = "from margincast.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        errors = ""
+        for line in process.stderr:
+            errors += line
+            if "backtest 1/8" in line:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130, errors
+    assert "interrupted; finished folds are kept" in errors
+    assert "Traceback" not in errors
+    assert {path.name for path in out.iterdir()} == {".folds"}
+    kept = fold_files(out)
+    assert 1 <= len(kept) < 8
+    assert command(*arguments).code == 0
+    assert kept.items() <= fold_files(out).items()
+    fresh = tmp_path / "fresh"
+    assert command("backtest", spec, "--out", fresh, *small, *options).code == 0
+    for name in ("forecasts.parquet", "summary.json"):
+        assert (out / name).read_bytes() == (fresh / name).read_bytes()
+
+
+@pytest.mark.parametrize("table", ["bars", "book", "trades"])
+def test_damaged_pages_of_any_table_are_an_input_error(
+    command, workspace, small, market, tmp_path, table
+):
+    data = tmp_path / "data"
+    shutil.copytree(market, data)
+    path = data / table / "SIM-ETH.parquet"
+    content = bytearray(path.read_bytes())
+    for page in range(1000, len(content) - 20_000, 5_000):
+        content[page : page + 100] = bytes(100)
+    path.write_bytes(content)
+    ending = command(
+        "backtest", workspace / "training" / "demo.toml", "--out", tmp_path / "out", *small,
+        "--data", data,
+    )  # fmt: skip
+    assert ending.code == 2
+    assert f"error: {path} cannot be read as Parquet" in ending.errors
+    assert not (tmp_path / "out").exists()
+
+
+# What a forecast may hang on
+
+
+def shaken_market(market: Path, folder: Path, after: datetime) -> Path:
+    """Copy a market, and multiply everything known only after a moment by random factors."""
+    generator = np.random.default_rng(5)
+    for path in sorted(market.rglob("*.parquet")):
+        frame = pl.read_parquet(path)
+        factor = pl.Series("factor", generator.uniform(0.2, 5.0, len(frame)))
+        table = path.parent.name
+        later = pl.col("ts") >= after if table == "bars" else pl.col("ts") > after
+        values = [
+            name for name, kind in frame.schema.items() if name != "ts" and kind == pl.Float64
+        ]
+        target = folder / table / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        frame.with_columns(
+            pl.when(later).then(pl.col(values) * factor).otherwise(pl.col(values))
+        ).write_parquet(target)
+    return folder
+
+
+def test_nothing_known_later_changes_a_feature_or_forecast(
+    workspace, small_job, market, tmp_path
+):
+    moment = datetime(2026, 1, 7, 12, tzinfo=UTC)
+    shaken = shaken_market(market, tmp_path / "shaken", moment)
+    job = small_job
+    frames, forecasts = [], []
+    for number, root in enumerate((market, shaken)):
+        workload = build_workload(job, workspace, root)
+        made = replay(workload, MODELS, threads=1, store=tmp_path / f"store{number}")
+        frames.append(workload.panel.frame.query("ts <= @moment"))
+        until = (made.panel.frame["ts"] <= moment).to_numpy()
+        forecasts.append(
+            {name: (made_by.quantiles[until], made_by.quantiles[~until])
+             for name, made_by in made.forecasts.items()}
+        )  # fmt: skip
+        assert until.sum() == 2 * (36 * 12 + 1)
+    pd.testing.assert_frame_equal(*frames, check_exact=True)
+    for name in MODELS:
+        (known, later), (shaken_known, shaken_later) = (each[name] for each in forecasts)
+        assert np.isfinite(known).all()
+        np.testing.assert_array_equal(known, shaken_known)
+        assert not np.array_equal(later, shaken_later)
+
+
+def test_a_bundle_is_the_same_bytes_for_one_thread_and_two(
+    workspace, small_job, market, tmp_path
+):
+    job = small_job
+    workload = build_workload(job, workspace, market)
+    panel = workload.panel.rows(workload.panel.labelled)
+    metadata = BundleMetadata(
+        job=job.name,
+        horizon_minutes=workload.horizon_minutes,
+        sides=job.target.sides,
+        levels=job.target.levels,
+        feature_columns=tuple(workload.table.units),
+        spec_digest=job.digest(),
+        feature_set_hash=workload.feature_set.digest(),
+        training_data_digest=workload.market.digest,
+    )
+    contents = []
+    for threads in (1, 2):
+        model = make_forecaster(
+            "margincast", job.model, job.target.sides, job.target.levels,
+            overlap=workload.overlap, threads=threads,
+        ).fit(panel)  # fmt: skip
+        folder = tmp_path / f"threads{threads}"
+        write_bundle(
+            model, folder, loaders=LOADERS, metadata=metadata, specs={"training": job.digest()}
+        )
+        contents.append(
+            {str(path.relative_to(folder)): path.read_bytes()
+             for path in folder.rglob("*") if path.is_file()}
+        )  # fmt: skip
+    assert len(contents[0]) > 4
+    assert contents[0] == contents[1]
+
+
+# Scoring
+
+CONTRACT = {
+    "symbol", "side", "tier_floor_usd", "tier_cap_usd", "effective_from", "mmr", "imr",
+    "max_leverage", "maintenance_amount", "multiplier", "forecast", "liquidation_cost",
+    "binding_rule", "status", "reason", "model_version", "feature_set_hash", "policy_hash",
+    "data_as_of",
+}  # fmt: skip
+"""Columns of ``margin_levels`` in section 4 of the design."""
+
+
+def test_the_champion_sets_margins_for_every_contract_side_and_tier(score):
+    ending, levels = score()
+    assert ending.code == 0, ending.errors
+    assert set(levels.columns) >= CONTRACT
+    assert set(zip(levels["symbol"], levels["side"], strict=True)) == {
+        (symbol, side) for symbol in SYMBOLS for side in SIDES
+    }
+    assert (levels["status"] == "ok").all()
+    assert (levels["model_version"] == "demo/1").all()
+    assert (levels["effective_from"] == DATA_END).all()
+    assert (levels["data_as_of"] == DATA_END).all()
+    assert (levels["mmr"] < levels["imr"]).all()
+    assert (levels["mmr"] >= levels["forecast"]).all()
+    assert np.allclose(levels["max_leverage"], 1 / levels["imr"])
+    assert "margin levels:" in ending.output
+
+
+def test_scoring_at_a_time_equals_scoring_data_that_ends_there(score, market, tmp_path):
+    at = datetime(2026, 1, 8, 9, 30, tzinfo=UTC)
+    _, then = score("--at", at.isoformat())
+    data = cut_market(market, tmp_path / "data", dict.fromkeys(SYMBOLS, at))
+    _, cut = score(data=data)
+    assert (then["effective_from"] == at).all()
+    pd.testing.assert_frame_equal(then, cut, check_exact=True)
+
+
+def test_a_time_before_the_data_is_refused_and_one_long_after_falls_back(score):
+    ending, levels = score("--at", "2025-12-31")
+    assert ending.code == 2
+    assert "error: no data at or before 2025-12-31 00:00 UTC" in ending.errors
+    assert levels is None
+    ending, levels = score("--at", "2026-02-01")
+    assert (levels["status"] == "fallback").all()
+    assert levels["reason"].str.contains("stale data: 21 days").all()
+
+
+def test_a_stale_contract_falls_back_alone(score, market, tmp_path):
+    ends = {"SIM-BTC": DATA_END, "SIM-ETH": DATA_END - timedelta(hours=1)}
+    _, everything = score()
+    ending, levels = score(data=cut_market(market, tmp_path / "data", ends))
+    assert ending.code == 0, ending.errors
+    status = levels.groupby("symbol")["status"].unique()
+    assert list(status["SIM-BTC"]) == ["ok"]
+    assert list(status["SIM-ETH"]) == ["fallback"]
+    stale = levels[levels["symbol"] == "SIM-ETH"]
+    assert stale["reason"].str.contains("stale data: 1:00:00 old, allowed 5m").all()
+    assert (stale["multiplier"] == 1.0).all()
+    assert (stale["data_as_of"] == ends["SIM-ETH"]).all()
+    assert len(levels) == len(everything)
+    assert "fall back to the base schedule" in ending.errors
+
+
+def test_without_a_champion_the_base_schedule_stands_with_the_reason(score, failed):
+    ending, levels = score("--set", "model.registered_model=hopeless")
+    assert ending.code == 1
+    assert "no champion: no version of 'hopeless' is champion" in ending.errors
+    assert (levels["status"] == "fallback").all()
+    assert levels["reason"].str.contains("no version of 'hopeless' is champion").all()
+    assert set(levels["symbol"]) == {"SIM-BTC", "SIM-ETH", "SIM-ALT"}
+    assert (levels["multiplier"] == 1.0).all()
+
+
+def test_without_any_store_the_base_schedule_stands(score, tmp_path):
+    ending, levels = score(
+        "--set", "model.registered_model=new", "--set", f"tracking.uri=sqlite:///{tmp_path}/no.db"
+    )
+    assert ending.code == 1
+    assert (levels["status"] == "fallback").all()
+    assert not (tmp_path / "no.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("model.horizon=1h", "horizon 60 min (the model has 30 min)"),
+        ("model.level=0.999", "level 0.999 (the model has [0.9, 0.95, 0.99])"),
+    ],
+)
+def test_a_champion_that_does_not_answer_the_policy_is_not_used(score, override, reason):
+    ending, levels = score("--set", override)
+    assert ending.code == 1
+    assert (levels["status"] == "fallback").all()
+    assert levels["reason"].str.contains(reason, regex=False).all()
+
+
+def test_a_store_that_is_down_does_not_stop_the_last_good_champion(score, workspace):
+    _, before = score()
+    store = workspace / "mlruns" / "mlflow.db"
+    away = store.with_suffix(".away")
+    store.rename(away)
+    try:
+        ending, levels = score()
+    finally:
+        away.rename(store)
+    assert ending.code == 0
+    assert "using the last good champion" in ending.errors
+    pd.testing.assert_frame_equal(levels, before, check_exact=True)
+
+
+def test_a_tampered_champion_is_refused_and_a_tampered_copy_fetched_again(
+    score, registry, workspace
+):
+    _, before = score()
+    kept = registry.champion("demo").bundle_directory
+    model = next((kept / "model").glob("long-*.txt"))
+    original = model.read_bytes()
+    tampered = original.replace(b"leaf_value=", b"leaf_value=9", 1)
+    assert tampered != original
+    model.write_bytes(tampered)
+    ending, levels = score()
+    assert ending.code == 0
+    pd.testing.assert_frame_equal(levels, before, check_exact=True)
+    verify_bundle(kept)
+    sources = [
+        path
+        for path in (workspace / "mlruns" / "artifacts").rglob(f"bundle/model/{model.name}")
+        if path.read_bytes() == original
+    ]
+    assert sources
+    shutil.rmtree(kept)
+    for path in sources:
+        path.write_bytes(tampered)
+    try:
+        ending, levels = score()
+    finally:
+        for path in sources:
+            path.write_bytes(original)
+    assert ending.code == 1
+    assert f"model/{model.name} was changed after it was written" in ending.errors
+    assert (levels["status"] == "fallback").all()
+    assert levels["reason"].str.contains("was changed after it was written").all()
+    ending, levels = score()
+    pd.testing.assert_frame_equal(levels, before, check_exact=True)
