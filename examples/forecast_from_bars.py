@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import polars as pl
 
 from margincast.core.threads import available_threads
@@ -65,9 +64,12 @@ def main() -> None:
         threads=available_threads(),
     ).fit(training)
 
-    asked = (panel.frame["ts"] >= last_day) & (panel.frame["ts"].dt.minute == 0)
-    frame = panel.frame.loc[asked & (panel.frame["ts"].dt.hour % 6 == 0)].reset_index(drop=True)
-    table = beside_the_truth(market, job, frame, forecaster.predict(frame), arguments.paths)
+    ts = panel.frame["ts"].dt
+    every_six_hours = (ts.hour % 6 == 0) & (ts.minute == 0)
+    asked = panel.rows(((panel.frame["ts"] >= last_day) & every_six_hours).to_numpy())
+    table = beside_the_truth(
+        market, job, asked, forecaster.predict(asked.frame), path_count=arguments.paths
+    )
     print(
         f"{job.target.horizon / timedelta(minutes=1):.0f} min adverse excursion at level {LEVEL}, "
         f"fitted on {len(training):,} decisions of {arguments.days - 1} days"
@@ -114,12 +116,18 @@ def panel_of(market: SimulatedMarket, job: TrainingJob) -> Panel:
 def beside_the_truth(
     market: SimulatedMarket,
     job: TrainingJob,
-    frame: pd.DataFrame,
+    asked: Panel,
     forecast: TailForecast,
+    *,
     path_count: int,
 ) -> pl.DataFrame:
     """Return one row a decision and side: ``symbol``, ``ts``, ``side``, ``true``, ``forecast``."""
-    decisions = pl.from_pandas(frame[["symbol", "ts"]])
+    decisions = pl.DataFrame(
+        {
+            "symbol": asked.frame["symbol"].to_list(),
+            "ts": pl.Series(asked.decided).dt.replace_time_zone("UTC"),
+        }
+    )
     truth = true_quantile(
         market.parameters,
         decisions.join(market.state, on=["symbol", "ts"], how="left", maintain_order="left"),

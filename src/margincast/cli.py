@@ -112,7 +112,11 @@ def score(
     overrides: SetOption = None,
     at: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--at", help="Moment of use (UTC); default: the newest data.", metavar="TIME"),
+        typer.Option(
+            "--at",
+            help="Moment of use (UTC), or 'now'; default: the newest time in the data.",
+            metavar="TIME",
+        ),
     ] = None,
 ) -> None:
     """Turn the champion's latest forecasts into margin_levels.parquet."""

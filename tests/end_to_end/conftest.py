@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,12 +57,12 @@ def run_in_process(*arguments: object) -> Ending:
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
-        pytest.raises(SystemExit) as ended,
     ):
         patch.setattr(sys, "argv", ["margincast", *map(str, arguments)])
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.delenv("MARGINCAST_DATA", raising=False)
-        main()
+        with pytest.raises(SystemExit) as ended:
+            main()
     code = ended.value.code
     assert isinstance(code, int)
     return Ending(code, output.getvalue(), errors.getvalue())
@@ -112,11 +112,8 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(
-    workspace: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Trained]:
+def trained(workspace: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A model trained, registered and made champion."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    yield Trained(
-        run_in_process("train", workspace / "training" / "demo.toml", "--out", out, *small), out
-    )
+    ending = run_in_process("train", workspace / "training" / "demo.toml", "--out", out, *small)
+    return Trained(ending, out)

@@ -122,9 +122,13 @@ def test_all_misspelt_keys_are_named_at_once_with_suggestions(refused):
         ("backtest.start=yesterday", "backtest.start: 'yesterday' is not a date or time"),
         ("backtest.start=2024-03-01", "is not before end"),
         ("backtest.refit_every=0d", "backtest.refit_every"),
+        ("gate.gated_levels=[0.97]", "gate.gated_levels: 0.97 is not among target.levels"),
         ("target.horizon=90m", "is not a whole number of 1h bars"),
         ("features.set=features/bars-1.toml", "(did you mean 'bars-1h.toml'?)"),
-        ("model.scale.columns=parkinson_volatility_1hr", "(did you mean 'parkinson_volatility_1h'?)"),
+        (
+            "model.scale.columns=parkinson_volatility_1hr",
+            "(did you mean 'parkinson_volatility_1h'?)",
+        ),
     ],
 )
 def test_an_override_that_makes_no_sense_is_refused_by_its_key(refused, override, expected):
@@ -141,7 +145,7 @@ def test_a_spec_that_is_not_toml_says_in_which_line(refused, workspace):
 
 
 def test_an_unknown_peer_is_answered_with_the_nearest(refused):
-    assert "(did you mean 'ewma_fhs'?)" in refused('backtest.peers=["ewma_fsh"]')
+    assert "(did you mean 'har_fhs'?)" in refused('backtest.peers=["ewma_fhs", "har_fsh"]')
 
 
 @pytest.mark.parametrize("peers", ['["ewma_fhs", "ewma_fhs"]', '["ewma_fhs", "margincast"]'])
@@ -349,7 +353,7 @@ def test_help_loads_nothing_heavy():
         "    print('loaded:', *loaded)\n"
         "    sys.exit(ending.code)\n"
     )
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  # this interpreter, and a program written here
         [sys.executable, "-c", program], capture_output=True, text=True, check=False,
         env=dict(os.environ),
     )  # fmt: skip

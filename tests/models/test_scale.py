@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from margincast.core.errors import InputError, InsufficientHistoryError
-from margincast.models.scale import SMALLEST, HarScale, hour_of_week
+from margincast.models.scale import (
+    SMALLEST,
+    SMALLEST_SHARE,
+    HarScale,
+    hour_of_week,
+    known_volatilities,
+)
 
 COLUMNS = ("fast", "middle", "slow")
 
@@ -138,6 +144,39 @@ def test_an_unknown_long_volatility_is_replaced_by_its_shorter_neighbour():
     predicted = fitted.predict(without)
     assert np.isnan(predicted[3])
     assert np.isfinite(np.delete(predicted, 3)).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "mended"),
+    [
+        ([0.01, 0.02, 0.03, 0.04], [0.01, 0.02, 0.03, 0.04]),
+        ([0.01, np.nan, 0.03, np.nan], [0.01, 0.01, 0.03, 0.03]),
+        # another feature's volatility is no stand-in
+        ([0.01, 0.02, np.nan, 0.04], [0.01, 0.02, np.nan, 0.04]),
+        ([np.nan, 0.02, 0.03, 0.04], [np.nan, 0.02, 0.03, 0.04]),
+        # one still bar in a moving market says little
+        ([0.0, 0.02, 0.03, 0.04], [SMALLEST_SHARE * 0.02, 0.02, 0.03, 0.04]),
+        ([0.01, 0.02, 0.0, 0.0], [0.01, 0.02, SMALLEST, SMALLEST]),
+    ],
+)
+def test_windows_of_one_feature_mend_each_other(row, mended):
+    columns = ("own_1h", "own_1d", "leader_own_1h", "leader_own_1d")
+    np.testing.assert_allclose(known_volatilities(np.array([row]), columns)[0], mended, rtol=1e-12)
+
+
+def test_a_volatility_that_is_hardly_ever_known_is_left_out_and_costs_no_forecast():
+    frame, outcome = decisions(8), noise(8, decisions(8))
+    columns = ("own_1h", "own_1d", "leader_1h")
+    named = frame.rename(columns=dict(zip(COLUMNS, columns, strict=True)))
+    without = HarScale(columns[:2], (1,), 1e-6).fit(named, outcome)
+    absent = named.assign(leader_1h=np.nan)
+    fitted = HarScale(columns, (1,), 1e-6).fit(absent, outcome)
+    assert fitted.unused == ("leader_1h",)
+    np.testing.assert_allclose(fitted.predict(absent), without.predict(named), rtol=1e-9)
+    # a leader that appears later is not yet part of the model
+    np.testing.assert_array_equal(fitted.predict(named), fitted.predict(absent))
+    rebuilt = HarScale.from_parameters(json.loads(json.dumps(fitted.parameters())))
+    np.testing.assert_array_equal(rebuilt.predict(absent), fitted.predict(absent))
 
 
 def test_rows_without_the_first_volatility_do_not_enter_the_fit():

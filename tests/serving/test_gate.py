@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
-from margincast.serving.gate import Evidence, evaluate_gate, expected_independent_exceedances
+from margincast.serving.gate import Evidence, evaluate_gate
 from margincast.specs.training import Gate
 
 GATE = Gate(
@@ -130,25 +130,3 @@ def test_levels_are_compared_as_numbers():
             expected_exceedances={computed - 1e-15: 60.0, 0.995: 30.0},
         ),
     ).passed
-
-
-def test_overlapping_decisions_count_once_a_horizon():
-    # by hand: 2 contracts x 2 sides x 2 years of hours = 70176 decisions; 8 overlap; 1 %
-    assert expected_independent_exceedances(70_176, 0.99, 480.0, 60.0) == pytest.approx(87.72)
-    # decisions further apart than the horizon do not overlap, and do not gain by it
-    assert expected_independent_exceedances(1_000, 0.99, 60.0, 480.0) == pytest.approx(10.0)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (-1, 0.99, 480.0, 60.0),
-        (10, 99.0, 480.0, 60.0),
-        (10, 0.5, 480.0, 60.0),
-        (10, 0.99, 0.0, 60.0),
-        (10, 0.99, 480.0, -1.0),
-    ],
-)
-def test_impossible_test_periods_are_refused(arguments):
-    with pytest.raises(InputError):
-        expected_independent_exceedances(*arguments)

@@ -160,9 +160,11 @@ def test_a_contract_finds_its_own_tiers_else_the_default_else_an_error():
             ["limits.mmr_floor=0.05", "limits.multiplier_cap=10"],
             r"tier 1 of BTCUSDT.*multiplier_cap x base MMR = 0.04 lies below",
         ),
+        (["limits.mmr_floor=0.005"], r"first tier's MMR 0.004 lies below 0.005"),
+        (["liquidation.taker_fee_rate=0.01"], r"first tier's MMR 0.004 lies below 0.011"),
     ],
 )
-def test_a_policy_whose_floor_is_above_its_cap_on_one_tier_is_refused(overrides, said):
+def test_a_policy_that_contradicts_its_schedule_is_refused(overrides, said):
     policy = load_spec(SERVING / "perp-8h.toml", MarginPolicy, overrides)
     with pytest.raises(InputError, match=said):
         require_policy_fits(policy, load_spec(WORKSPACE / policy.schedule.file, BaseSchedule))

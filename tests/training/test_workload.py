@@ -93,28 +93,25 @@ def test_data_that_ends_earlier_gives_the_same_decisions_up_to_its_end(workload,
         assert np.isnan(short.outcomes[side][~known]).all()
 
 
-def test_bars_alone_a_book_alone_and_both_are_enough(market):
-    only_bars = ("features.set=features/bars-1m.toml",)
-    del only_bars
-    book = job_with(
-        "data.bars=[]", "features.set=features/book-1m.toml",
-        "model.scale.columns=parkinson_volatility_30m",
-    )  # fmt: skip
-    made = build_workload(book, WORKSPACE, market)
-    assert set(made.panel.frame["symbol"]) == set(SYMBOLS)
-    assert set(made.market.reduced) == set(SYMBOLS)
-    assert made.panel.labelled.any()
+def test_without_bars_the_book_gives_the_prices(market):
+    made = build_workload(job_with("data.bars=[]"), WORKSPACE, market)
+    frame = made.panel.frame
+    assert set(frame["symbol"]) == set(SYMBOLS)
+    for symbol in SYMBOLS:
+        book = pl.read_parquet(market / "book" / f"{symbol}.parquet").select(
+            "ts", mid=(pl.col("bid_price_0") + pl.col("ask_price_0")) / 2
+        )
+        mid = dict(book.iter_rows())
+        own = frame[frame["symbol"] == symbol]
+        assert len(own) == 2 * 288 + 1
+        expected = [mid[ts] for ts in own["ts"].dt.to_pydatetime()]
+        np.testing.assert_allclose(own["close"], expected, rtol=1e-12)
+    assert made.panel.labelled.mean() > 0.95
 
 
-def test_bars_without_a_book_leave_book_features_unknown_and_counted(market):
-    job = job_with("data.book=[]", "data.trades=[]")
-    made = build_workload(job, WORKSPACE, market)
-    assert made.panel.frame["relative_spread_last_10m"].isna().all() or (
-        made.panel.frame.filter(like="relative_spread").isna().all().all()
-    )
-    counted = {finding.symbol: finding.count for finding in made.table.findings}
-    spread = next(name for name in made.table.units if name.startswith("relative_spread"))
-    assert counted[spread] == len(made.table.frame)
+def test_a_feature_set_that_needs_a_book_is_refused_without_one(market):
+    with pytest.raises(InputError, match=r"has \[\[book\]\] features, but data.book names nothing"):
+        build_workload(job_with("data.book=[]", "data.trades=[]"), WORKSPACE, market)
 
 
 def test_the_digest_is_that_of_the_content_and_of_nothing_else(market, tmp_path):
@@ -137,15 +134,8 @@ def test_the_digest_is_that_of_the_content_and_of_nothing_else(market, tmp_path)
     ("stride", "horizon", "overlap"), [(5, "30m", 6.0), (1, "30m", 30.0), (60, "30m", 1.0)]
 )
 def test_overlap_is_how_many_decisions_share_a_horizon(market, stride, horizon, overlap):
-    job = job_with(
-        f"target.stride={stride}", f"target.horizon={horizon}", "data.symbols=SIM-BTC"
-    )
+    job = job_with(f"target.stride={stride}", f"target.horizon={horizon}", "data.symbols=SIM-BTC")
     assert build_workload(job, WORKSPACE, market).overlap == overlap
-
-
-def test_a_horizon_off_the_grid_is_refused(market):
-    with pytest.raises(InputError, match="90s is not a whole number of 1m bars"):
-        build_workload(job_with("target.horizon=90s"), WORKSPACE, market)
 
 
 def test_a_scale_column_that_is_not_built_is_answered_with_the_nearest(market):

@@ -17,6 +17,7 @@ from margincast.backtest.coverage_tests import kupiec
 from margincast.backtest.dependence import (
     benjamini_hochberg,
     block_bootstrap_interval,
+    clustered_sample_size,
     non_overlapping,
 )
 from margincast.backtest.procyclicality import largest_increase, peak_to_trough
@@ -42,6 +43,8 @@ class Cell:
     Attributes:
         pinball: mean pinball loss, fraction of the decision price.
         pinball_ratio: relative to the reference model.
+        effective_decisions: independent decisions the sample is worth, exceedances in one block
+            of time (a day, as a rule) counting together; NaN where it cannot tell.
         exceedance_ratio: observed over nominal exceedances, with a 95 % block bootstrap interval
             (NaN where there are too few blocks to tell).
         mean_forecast: the margin traders would pay for the forecast alone.
@@ -54,6 +57,7 @@ class Cell:
     side: Side | Literal["both"]
     level: float
     decisions: int
+    effective_decisions: float
     exceedances: int
     exceedance_ratio: float
     exceedance_ratio_low: float
@@ -231,6 +235,7 @@ class _View:
             side=side,
             level=level,
             decisions=len(hits),
+            effective_decisions=self._effective(hits, len(used)),
             exceedances=int(hits.sum()),
             exceedance_ratio=float(hits.mean() / nominal),
             exceedance_ratio_low=low,
@@ -241,6 +246,12 @@ class _View:
             mean_shortfall=float(shortfall(outcome, forecast).mean()),
             expected_shortfall_ratio=self._shortfall_ratio(model, used, level, outcome, hits),
         )
+
+    def _effective(self, hits: BoolArray, copies: int) -> float:
+        blocks = np.tile(self.blocks, copies)
+        if len(np.unique(blocks)) < 2:
+            return float("nan")
+        return clustered_sample_size(hits.astype(np.float64), blocks)
 
     def _interval(self, hits: BoolArray, nominal: float, copies: int) -> tuple[float, float]:
         blocks = np.tile(self.blocks, copies)
@@ -302,7 +313,7 @@ def _summarise(
     together = [c for c in cells if c.model == model and c.side == "both"]
     level = view.levels[0]
     p_values, without_power, rises, peaks = [], 0, [], []
-    one_day = max(1, round(timedelta(days=1) / spacing))
+    one_day = timedelta(days=1) // spacing if timedelta(days=1) % spacing == timedelta(0) else 0
     horizon_minutes = view.horizon.total_seconds() / 60
     for own in view.rows_of.values():
         thin = non_overlapping(view.decided[own], horizon_minutes)
@@ -313,11 +324,11 @@ def _summarise(
             p_values.append(result.p_value)
             without_power += result.verdict == "no power"
             positive = np.maximum(forecast, SMALLEST_MARGIN)
-            if position[-1] > one_day:
+            peaks.append(peak_to_trough(positive))
+            if position[-1] > one_day > 0:
                 regular = np.full(int(position[-1]) + 1, np.nan)
                 regular[position] = positive
                 rises.append(largest_increase(regular, one_day))
-                peaks.append(peak_to_trough(positive))
     adjusted = benjamini_hochberg(np.array(p_values))
     return ModelSummary(
         model=model,

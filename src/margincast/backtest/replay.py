@@ -6,12 +6,14 @@ it stopped. The replay forecasts every decision of the test period, also those w
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
-from margincast.core.digest import digest_of
+from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import InsufficientHistoryError
 from margincast.core.types import FloatArray, Side
 from margincast.models.catalogue import make_forecaster
@@ -19,6 +21,8 @@ from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.training import TrainingJob
 from margincast.training.splits import Fold, walk_forward
 from margincast.training.workload import Workload
+
+FITTING_LIBRARIES = ("lightgbm", "numpy", "polars", "scipy")
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def replay(
 
 
 def _identity(workload: Workload) -> str:
-    """Digest of all that shapes a forecast: spec, feature set, data, decisions."""
+    """Digest of all that shapes a forecast: spec, feature set, data, code and libraries."""
     job = workload.job
     return digest_of(
         [
@@ -121,8 +125,19 @@ def _identity(workload: Workload) -> str:
             workload.feature_set.digest(),
             workload.market.digest,
             job.data.model_dump(mode="json", include={"symbols", "book_known_after"}),
+            code_digest(),
+            {name: version(name) for name in FITTING_LIBRARIES},
         ]
     )
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of the package's own source: a changed model must not find its old forecasts."""
+    package = Path(__file__).resolve().parents[1]
+    rooms = ("core", "data", "features", "models", "training")
+    files = [path for room in rooms for path in sorted((package / room).rglob("*.py"))]
+    return digest_of({str(path.relative_to(package)): digest_of_file(path) for path in files})
 
 
 def _join(parts: Sequence[TailForecast]) -> TailForecast:
@@ -159,6 +174,6 @@ def _load(path: Path, sides: tuple[Side, ...], levels: tuple[float, ...]) -> Tai
             return TailForecast(
                 sides, levels, arrays["quantiles"], arrays.get("expected_shortfall")
             )
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
         # absent, or damaged since: the fold is fitted again
         return None

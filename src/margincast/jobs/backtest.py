@@ -21,7 +21,6 @@ from margincast.serving.gate import (
     Evidence,
     GateVerdict,
     evaluate_gate,
-    expected_independent_exceedances,
 )
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
@@ -62,6 +61,12 @@ def prepare(job: TrainingJob, setting: Setting) -> Workload:
     """Read data and build features and targets, saying what was found."""
     _require_models(job)
     say(f"{job.name}: {job.description}")
+    unknown = [level for level in job.gate.gated_levels if level not in job.target.levels]
+    if unknown:
+        say(
+            f"the gate cannot pass: gate.gated_levels {unknown} are not among target.levels "
+            f"{list(job.target.levels)}"
+        )
     workload = build_workload(job, setting.workspace, setting.data_root(job.data))
     say(describe(workload))
     for finding in found(workload.findings):
@@ -103,7 +108,7 @@ def run_backtest(workload: Workload, setting: Setting) -> Backtest:
     )
     _write_json(setting.out / "summary.json", summary_record(workload, made, evaluation, verdict))
     report = setting.out / "report.html"
-    write_report(report, evaluation, made, report_facts(workload, verdict))
+    write_report(report, evaluation, made, report_facts(workload, made, verdict))
     return Backtest(made, evaluation, verdict, report)
 
 
@@ -120,17 +125,11 @@ def _require_models(job: TrainingJob) -> None:
             f"backtest.peers names {', '.join(twice)} again; {OURS} is always run, and every peer "
             "is named once"
         )
-    if job.gate.reference not in models:
-        raise InputError(
-            f"gate.reference '{job.gate.reference}' is not among backtest.peers "
-            f"({', '.join(job.backtest.peers)})"
-        )
 
 
 def evidence_of(evaluation: Evaluation, workload: Workload) -> Evidence:
     """Collect what the gate asks for about our model."""
     job = workload.job
-    spacing = workload.feature_set.grid.interval * job.target.stride
     levels = job.target.levels
     ours = next(model for model in evaluation.models if model.model == OURS)
     pooled = {level: evaluation.cell(OURS, "both", level) for level in levels}
@@ -138,13 +137,7 @@ def evidence_of(evaluation: Evaluation, workload: Workload) -> Evidence:
         pinball_ratios={evaluation.reference: ours.pinball_ratio},
         exceedance_ratios={level: cell.exceedance_ratio for level, cell in pooled.items()},
         expected_exceedances={
-            level: expected_independent_exceedances(
-                cell.decisions,
-                level,
-                workload.horizon_minutes,
-                spacing.total_seconds() / 60,
-            )
-            for level, cell in pooled.items()
+            level: cell.effective_decisions * (1 - level) for level, cell in pooled.items()
         },
         crossings=ours.crossings,
     )
@@ -162,6 +155,8 @@ def summary_record(
         "test_period": {
             "start": job.backtest.start.isoformat(),
             "end": job.backtest.end.isoformat(),
+            "first_decision": made.panel.frame["ts"].min().isoformat(),
+            "last_decision": made.panel.frame["ts"].max().isoformat(),
         },
         "digests": digests(workload),
         "folds": [
@@ -190,7 +185,7 @@ def digests(workload: Workload) -> dict[str, str]:
     }
 
 
-def report_facts(workload: Workload, verdict: GateVerdict) -> ReportFacts:
+def report_facts(workload: Workload, made: Replay, verdict: GateVerdict) -> ReportFacts:
     """Collect what the report states besides the figures."""
     job = workload.job
     return ReportFacts(
@@ -202,25 +197,28 @@ def report_facts(workload: Workload, verdict: GateVerdict) -> ReportFacts:
         checks=[asdict(check) for check in verdict.checks],
         findings=tuple(found(workload.findings)),
         digests=digests(workload),
-        notes=notes(workload),
+        notes=notes(workload, made),
     )
 
 
-def notes(workload: Workload) -> tuple[str, ...]:
+def notes(workload: Workload, made: Replay) -> tuple[str, ...]:
     """Plain sentences on what the figures can and cannot show."""
     job = workload.job
-    horizons = (job.backtest.end - job.backtest.start) / job.target.horizon
+    decided = made.panel.decided[made.panel.labelled]
+    span = (decided.max() - decided.min()).astype("timedelta64[us]").item()
+    horizons = span / job.target.horizon
     texts = [
         (
             "Every model is refitted on the same schedule and scored on the same decisions; "
             "nothing was tuned on the test period."
         ),
-        (
+    ]
+    if workload.overlap > 1:
+        texts.append(
             f"Horizons overlap: {workload.overlap:g} consecutive decisions share one, so figures "
             "hold far less evidence than their number of decisions suggests; intervals resample "
-            "days."
-        ),
-    ]
+            "whole days."
+        )
     extreme = [level for level in job.target.levels if horizons * (1 - level) < FEW_EXCEEDANCES]
     if extreme:
         texts.append(

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from margincast.core.errors import CheckFailedError, InputError, MargincastError
-from margincast.core.time import parse_instant
+from margincast.core.time import format_duration, parse_instant
 from margincast.data.book import latest_snapshots, read_books
 from margincast.data.writing import write_table
 from margincast.features.pipeline import build_features
@@ -30,7 +30,7 @@ from margincast.serving.batch import (
 from margincast.serving.bundle import read_bundle
 from margincast.serving.registry import Registry
 from margincast.specs.features import FeatureSet
-from margincast.specs.loading import load_spec, validate_spec
+from margincast.specs.loading import apply_overrides, load_spec, validate_spec
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 from margincast.specs.training import Data, TrainingJob
 from margincast.training.workload import read_market
@@ -66,17 +66,19 @@ def run(
         spec: the margin policy.
         data: folder that data paths start at.
         out: folder for the table.
-        overrides: ``section.key=value`` texts.
-        at: moment of use; the newest time in the data when absent.
+        overrides: ``section.key=value`` texts; those of ``data.*`` change where the champion's
+            training spec says its data lies, the others change the policy.
+        at: moment of use, or ``now``; the newest time in the data when absent.
     """
-    policy = load_spec(spec, MarginPolicy, overrides)
+    of_data = [text for text in overrides if text.startswith("data.")]
+    policy = load_spec(spec, MarginPolicy, [text for text in overrides if text not in of_data])
     setting = Setting.of(spec, data, out, f"score-{policy.name}")
     schedule = load_spec(setting.workspace / policy.schedule.file, BaseSchedule)
     require_policy_fits(policy, schedule)
     moment = None if at is None else _moment(at)
     problem = ""
     try:
-        levels = _scored(policy, schedule, setting, moment)
+        levels = _scored(policy, schedule, setting, moment, of_data)
     except NoChampionError as error:
         problem = str(error)
         symbols = sorted({name for bracket in schedule.brackets for name in bracket.symbols})
@@ -100,6 +102,8 @@ def run(
 
 
 def _moment(at: str) -> datetime:
+    if at == "now":
+        return datetime.now(UTC)
     try:
         return parse_instant(at)
     except ValueError as error:
@@ -107,22 +111,26 @@ def _moment(at: str) -> datetime:
 
 
 def _scored(
-    policy: MarginPolicy, schedule: BaseSchedule, setting: Setting, moment: datetime | None
+    policy: MarginPolicy,
+    schedule: BaseSchedule,
+    setting: Setting,
+    moment: datetime | None,
+    data_overrides: Sequence[str],
 ) -> pd.DataFrame:
     name = policy.model.registered_model
     try:
         champion = Registry(policy.tracking.uri, setting.workspace).champion(name)
         bundle = read_bundle(champion.bundle_directory, LOADERS, champion.version.bundle_digest)
         require_answers(policy, bundle.manifest)
+        job = validate_spec(dict(bundle.specs["training"]), TrainingJob, "training in the bundle")
+        feature_set = validate_spec(
+            dict(bundle.specs["features"]), FeatureSet, "features in the bundle"
+        )
     except MargincastError as error:
         raise NoChampionError(str(error)) from error
     if champion.from_last_good:
         say(f"using the last good champion: {champion.reason}")
-    job = validate_spec(dict(bundle.specs["training"]), TrainingJob, "training spec in the bundle")
-    feature_set = validate_spec(
-        dict(bundle.specs["features"]), FeatureSet, "features in the bundle"
-    )
-    places = policy.data or job.data
+    places = _places(job.data, data_overrides)
     root = setting.data_root(places)
     market = read_market(places, feature_set, root)
     table = build_features(feature_set, market.bars, market.reduced)
@@ -134,18 +142,39 @@ def _scored(
     decisions = latest_decisions(known)
     version = f"{name}/{champion.version.version}"
     say(f"{version}: {len(decisions)} contracts, data as of {decisions['ts'].max():%F %H:%M} UTC")
-    return score(
+    origin = Origin(version, feature_set.digest(), policy_hash(policy, schedule))
+    levels = score(
         decisions,
         bundle.forecaster,
         policy,
         schedule,
         at=at,
         books=_books(policy, places, root, at),
-        origin=Origin(version, feature_set.digest(), policy_hash(policy, schedule)),
+        origin=origin,
     )
+    trained = set() if places.symbols else set(bundle.specs["contracts"])
+    undecided = {
+        symbol: "no decision yet: less history than the features' warm-up of "
+        + format_duration(feature_set.grid.warm_up)
+        if symbol in market.bars.frames
+        else "no data for this contract, which the model was trained on"
+        for symbol in (set(market.bars.frames) | trained) - set(decisions["symbol"])
+    }
+    others = [
+        score_fallback([symbol], schedule, at=at, reason=reason, origin=origin)
+        for symbol, reason in sorted(undecided.items())
+    ]
+    return pd.concat([levels, *others]).sort_values(["symbol", "side", "tier"], ignore_index=True)
+
+
+def _places(trained_on: Data, overrides: Sequence[str]) -> Data:
+    """Where to read: the places the model was trained on, with the command line's changes."""
+    raw = apply_overrides({"data": trained_on.model_dump(mode="json")}, overrides)
+    return validate_spec(raw["data"], Data, "data")
 
 
 def _books(policy: MarginPolicy, places: Data, root: Path, at: datetime) -> Mapping[str, Book]:
+    """Read the latest books; one older than the policy allows is as good as none."""
     if policy.liquidation.book is None or not places.book:
         return {}
     assert places.book_known_after is not None
@@ -153,6 +182,7 @@ def _books(policy: MarginPolicy, places: Data, root: Path, at: datetime) -> Mapp
     return {
         symbol: _book(row.row(0, named=True), books.levels[symbol])
         for symbol, row in latest_snapshots(books, at).items()
+        if at - row["known_at"].item() <= policy.staleness.max_data_age
     }
 
 

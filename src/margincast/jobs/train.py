@@ -2,9 +2,11 @@
 
 import getpass
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from margincast.backtest.evaluation import Evaluation
 from margincast.core.digest import canonical_json
 from margincast.core.errors import InputError
+from margincast.core.time import add_step
 from margincast.jobs.backtest import Backtest, prepare, run_backtest
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.setting import Setting
@@ -29,6 +32,8 @@ from margincast.training.tuning import Tuned, tune_head
 from margincast.training.workload import Workload
 
 LEDGER = Path("mlruns") / "ledger.jsonl"
+HEADLINE_LEVELS = 6
+"""Levels with metrics of their own in MLflow; tables hold all."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,11 @@ def _tuned(workload: Workload, setting: Setting) -> Tuned | None:
 
 
 def _final_fit(workload: Workload, setting: Setting) -> Forecaster:
-    """Fit our model on every labelled decision, the test period included."""
+    """Fit our model on the latest ``model.window`` of labelled decisions, test period included."""
     job, panel = workload.job, workload.panel
+    latest = panel.decided[panel.labelled].max().astype("datetime64[us]").item()
+    first = add_step(latest.replace(tzinfo=UTC), job.model.window, -1)
+    recent = panel.decided >= np.datetime64(first.replace(tzinfo=None), "us")
     model = make_forecaster(
         OURS,
         job.model,
@@ -133,7 +141,7 @@ def _final_fit(workload: Workload, setting: Setting) -> Forecaster:
         overlap=workload.overlap,
         threads=setting.threads,
     )
-    return model.fit(panel.rows(panel.labelled))
+    return model.fit(panel.rows(panel.labelled & recent))
 
 
 def _log_origin(run: Run, workload: Workload) -> None:
@@ -181,10 +189,16 @@ def _log_models(
         for cell in evaluation.cells:
             if cell.model != name:
                 continue
-            at = f"{cell.level:g}" if cell.side == "both" else f"{cell.level:g}_{cell.side}"
-            metrics[f"exceedance_ratio_{at}"] = cell.exceedance_ratio
-            metrics[f"pinball_bps_{at}"] = cell.pinball * 1e4
-            if cell.side == "both":
+            if cell.side != "both":
+                # sides of the other levels stand in the tables; too many metrics crawl in the UI
+                if cell.level == job.target.levels[0]:
+                    at = f"{cell.level:g}_{cell.side}"
+                    metrics[f"exceedance_ratio_{at}"] = cell.exceedance_ratio
+                    metrics[f"pinball_ratio_{at}"] = cell.pinball_ratio
+            elif cell.level in job.target.levels[:HEADLINE_LEVELS]:
+                at = f"{cell.level:g}"
+                metrics[f"exceedance_ratio_{at}"] = cell.exceedance_ratio
+                metrics[f"pinball_bps_{at}"] = cell.pinball * 1e4
                 metrics[f"pinball_ratio_{at}"] = cell.pinball_ratio
                 metrics[f"mean_forecast_{at}"] = cell.mean_forecast
                 metrics[f"mean_shortfall_bps_{at}"] = cell.mean_shortfall * 1e4
@@ -224,6 +238,7 @@ def _register(
         "training": job.model_dump(mode="json"),
         "features": workload.feature_set.model_dump(mode="json"),
         "gate": result.verdict.to_json(),
+        "contracts": sorted(workload.panel.frame["symbol"].unique().tolist()),
     }
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
@@ -244,7 +259,15 @@ def _promote(job: TrainingJob, setting: Setting, version: RegisteredVersion) -> 
         alias,  # type: ignore[arg-type]
         version.version,
         ledger=Ledger(setting.workspace / LEDGER),
-        who=getpass.getuser(),
+        who=_user(),
         why="gate passed" + ("" if alias == "challenger" else "; there was no champion"),
     )
     return alias
+
+
+def _user() -> str:
+    """Name the person or service that runs the job; containers may have a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

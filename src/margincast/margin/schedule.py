@@ -63,9 +63,19 @@ def require_policy_fits(policy: MarginPolicy, schedule: BaseSchedule) -> None:
     """Check a policy against every tier of its base schedule, before any margin is computed.
 
     Raises:
-        InputError: see :func:`require_floors_below_caps`.
+        InputError: see :func:`require_floors_below_caps`; or a base rate lies below the policy's
+            floor or its fees, so that the fallback would publish less than the policy allows.
     """
-    for brackets in schedule.brackets:
-        require_floors_below_caps(policy, brackets.tiers, ", ".join(brackets.symbols))
+    tables = [(", ".join(table.symbols), table.tiers) for table in schedule.brackets]
     if schedule.default is not None:
-        require_floors_below_caps(policy, schedule.default.tiers, "[default]")
+        tables.append(("[default]", schedule.default.tiers))
+    fees = policy.liquidation.taker_fee_rate + policy.liquidation.liquidation_fee_rate
+    least = max(policy.limits.mmr_floor, fees)
+    for name, tiers in tables:
+        require_floors_below_caps(policy, tiers, name)
+        if tiers[0].mmr < least:
+            raise InputError(
+                f"base schedule {schedule.name}, {name}: the first tier's MMR {tiers[0].mmr:g} "
+                f"lies below {least:g}, the larger of limits.mmr_floor and the fees of policy "
+                f"{policy.name}; a fallback would publish it: raise the tier or lower the floor"
+            )

@@ -29,6 +29,7 @@ from margincast.models.head import (
 from margincast.models.protocol import Panel, TailForecast, Unit
 from margincast.models.scale import HarScale
 from margincast.models.tail import GeneralisedPareto, fit_generalised_pareto
+from margincast.specs.loading import validate_spec
 from margincast.specs.training import Model
 
 MINIMUM_EXPECTED_EXCEEDANCES = 10
@@ -156,7 +157,7 @@ class MargincastForecaster:
         """Read what :meth:`save` wrote."""
         record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
         model = cls(
-            chosen=Model.model_validate(record["chosen"]),
+            chosen=validate_spec(record["chosen"], Model, "model.json in the bundle"),
             sides=tuple(record["sides"]),
             levels=tuple(record["levels"]),
             overlap=float(record["overlap"]),

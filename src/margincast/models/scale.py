@@ -6,7 +6,9 @@ doi:10.1093/jjfinec/nbp001, in logs and on range-based volatilities), with the r
 as sines and cosines. Being log-linear it extrapolates to a volatility never seen; trees cannot.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +21,9 @@ from margincast.models.protocol import require_features
 SMALLEST = 1e-5
 """Volatilities and ranges below a tenth of a basis point are taken as this, so logs stay finite."""
 
+SMALLEST_SHARE = 0.1
+"""A volatility counts as at least this share of the next longer window's."""
+
 HOURS_PER_WEEK = 168.0
 
 
@@ -27,18 +32,20 @@ class HarScale:
     """Log-linear HAR regression of the horizon's log range.
 
     Attributes:
-        columns: volatility features, short to long. Where one is not known its left neighbour's
-            value stands in (a contract a week old has no monthly volatility); the first must be
-            known, otherwise the scale is NaN.
+        columns: volatility features, the windows of each short to long; see
+            :func:`known_volatilities` for what happens where one is not known.
         seasonal_harmonics: harmonics k of the week; each adds sin and cos of 2 pi k hour / 168.
         ridge: penalty on all but the intercept, times the number of rows.
         coefficients: fitted; intercept first, shape (1 + len(columns) + 2 harmonics,).
+        unused: columns left out because fewer than half of the training decisions knew them (the
+            leading contract is not in the data, say); their coefficient is 0.
     """
 
     columns: tuple[str, ...]
     seasonal_harmonics: tuple[int, ...]
     ridge: float
     coefficients: FloatArray = field(default_factory=lambda: np.empty(0))
+    unused: tuple[str, ...] = ()
 
     def fit(self, frame: pd.DataFrame, log_range: FloatArray) -> Self:
         """Estimate by ridge least squares of log(log_range).
@@ -51,7 +58,14 @@ class HarScale:
             InsufficientHistoryError: fewer usable decisions than coefficients.
             InputError: a column is absent.
         """
+        self.unused = ()
         design = self._design(frame)
+        rarely = np.isfinite(design[:, 1 : 1 + len(self.columns)]).mean(axis=0) < 0.5
+        rarely[0] = False  # without the first column there is no scale
+        self.unused = tuple(np.array(self.columns)[rarely].tolist())
+        used = np.ones(design.shape[1], dtype=bool)
+        used[1 : 1 + len(self.columns)] = ~rarely
+        design = design[:, used]
         known = np.isfinite(design).all(axis=1)
         if known.sum() < design.shape[1]:
             raise InsufficientHistoryError(
@@ -68,7 +82,8 @@ class HarScale:
         penalty = self.ridge * len(design) * np.eye(design.shape[1])
         penalty[0, 0] = 0.0
         solution = np.linalg.solve(gram + penalty, moment)
-        self.coefficients = np.asarray(solution, dtype=np.float64)
+        self.coefficients = np.zeros(len(used))
+        self.coefficients[used] = solution
         return self
 
     def predict(self, frame: pd.DataFrame) -> FloatArray:
@@ -86,6 +101,7 @@ class HarScale:
             "seasonal_harmonics": list(self.seasonal_harmonics),
             "ridge": self.ridge,
             "coefficients": self.coefficients.tolist(),
+            "unused": list(self.unused),
         }
 
     @classmethod
@@ -96,12 +112,14 @@ class HarScale:
             seasonal_harmonics=tuple(parameters["seasonal_harmonics"]),
             ridge=float(parameters["ridge"]),
             coefficients=np.array(parameters["coefficients"], dtype=np.float64),
+            unused=tuple(parameters["unused"]),
         )
 
     def _design(self, frame: pd.DataFrame) -> FloatArray:
         require_features(frame, self.columns, "HAR scale")
-        volatilities = _carry_right(frame[list(self.columns)].to_numpy(np.float64))
-        logs = np.log(np.maximum(volatilities, SMALLEST))
+        raw = frame[list(self.columns)].to_numpy(np.float64)
+        logs = np.log(known_volatilities(raw, self.columns))
+        logs[:, [column in self.unused for column in self.columns]] = 0.0
         angle = 2 * np.pi * hour_of_week(frame["ts"]) / HOURS_PER_WEEK
         waves = [wave(k * angle) for k in self.seasonal_harmonics for wave in (np.sin, np.cos)]
         return np.asarray(np.column_stack([np.ones(len(frame)), logs, *waves]), dtype=np.float64)
@@ -111,13 +129,35 @@ def hour_of_week(ts: "pd.Series[pd.Timestamp]") -> FloatArray:
     """Hours since Monday 00:00 UTC, shape (n,)."""
     times = ts.dt
     hours = times.day_of_week * 24 + times.hour + times.minute / 60 + times.second / 3600
-    return hours.to_numpy(np.float64)
+    return np.asarray(hours, dtype=np.float64)
 
 
-def _carry_right(values: FloatArray) -> FloatArray:
-    """Fill each NaN with the nearest known value to its left in the row."""
-    filled = values.copy()
-    for column in range(1, filled.shape[1]):
-        unknown = np.isnan(filled[:, column])
-        filled[unknown, column] = filled[unknown, column - 1]
-    return filled
+def known_volatilities(values: FloatArray, columns: Sequence[str]) -> FloatArray:
+    """Mend one row's volatilities where a longer or shorter window of the same feature can.
+
+    Columns of one feature (equal but for the window at the end of the name) stand short to long.
+    A window that is not known takes the next shorter one's value: a contract a week old has no
+    monthly volatility. A window shows at least :data:`SMALLEST_SHARE` of the next longer one: a
+    bar that traded at one price says little about the hours to come. Where a feature's shortest
+    window is not known it stays NaN.
+
+    Args:
+        values: volatilities, shape (n, columns).
+        columns: their names.
+
+    Returns:
+        A mended copy.
+    """
+    mended = values.copy()
+    same = [
+        left.rpartition("_")[0] == right.rpartition("_")[0] for left, right in pairwise(columns)
+    ]
+    for column, neighbours in enumerate(same, start=1):
+        if neighbours:
+            unknown = np.isnan(mended[:, column])
+            mended[unknown, column] = mended[unknown, column - 1]
+    for column, neighbours in reversed(list(enumerate(same))):
+        if neighbours:
+            least = SMALLEST_SHARE * mended[:, column + 1]
+            mended[:, column] = np.maximum(mended[:, column], least)
+    return np.maximum(mended, SMALLEST)

@@ -14,6 +14,7 @@ from margincast.core.errors import InputError
 from margincast.core.types import BoolArray, FloatArray
 
 _LARGEST_TYPICAL_FRACTION = 1.0
+_NEAR = 0.1
 
 
 def require_level(level: float) -> float:
@@ -62,7 +63,8 @@ def require_pairs(outcome: FloatArray, forecast: FloatArray) -> tuple[FloatArray
 
     Raises:
         InputError: shapes differ, an array is empty, holds NaN or infinite values (says how many),
-            or has a median above 1, which means per cents were written for fractions.
+            or looks like per cent written for fractions: a median outcome above 1, or a median
+            forecast above 1 that no outcome comes near.
     """
     outcome = require_finite(outcome, "outcome")
     forecast = require_finite(forecast, "forecast")
@@ -73,7 +75,9 @@ def require_pairs(outcome: FloatArray, forecast: FloatArray) -> tuple[FloatArray
         )
     for name, values in (("outcome", outcome), ("forecast", forecast)):
         median = float(np.median(values))
-        if median > _LARGEST_TYPICAL_FRACTION:
+        # a far quantile over days may rightly exceed the price, but then outcomes come near it
+        suspicious = name == "outcome" or float(outcome.max()) < _NEAR * median
+        if median > _LARGEST_TYPICAL_FRACTION and suspicious:
             raise InputError(
                 f"the median {name} is {median:g}, more than the whole price: this looks like "
                 "per cent or a standardised value; give fractions of the decision price "

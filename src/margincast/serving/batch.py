@@ -46,7 +46,8 @@ def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:
     """Check that a model forecasts what a policy asks for.
 
     Raises:
-        CheckFailedError: another horizon, or a level or side the model does not have.
+        CheckFailedError: another horizon, a level the model does not have, or a side where the
+            policy takes the larger of both (otherwise that side falls back).
     """
     wanted = policy.model
     minutes = wanted.horizon / timedelta(minutes=1)
@@ -56,7 +57,8 @@ def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:
         problems.append(f"horizon {minutes:g} min (the model has {has.horizon_minutes:g} min)")
     if wanted.level not in has.levels:
         problems.append(f"level {wanted.level:g} (the model has {list(has.levels)})")
-    problems += [f"side {side}" for side in SIDES if side not in has.sides]
+    if policy.forecast.sides == "larger":
+        problems += [f"side {side}" for side in SIDES if side not in has.sides]
     if problems:
         raise CheckFailedError(
             f"the champion of {wanted.registered_model} does not forecast "

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from margincast.core.digest import digest_of
-from margincast.core.errors import InputError
 from margincast.specs.training import Gate
 
 
@@ -19,12 +18,12 @@ class Evidence:
     """What a backtest on held-out time found, as far as the gate asks for it.
 
     Attributes:
-        pinball_ratios: for each peer by name, the model's mean pinball loss (over levels, sides,
-            contracts and decisions) divided by the peer's on the same decisions.
+        pinball_ratios: for each peer by name, the model's mean pinball loss (over sides, contracts
+            and decisions) divided by the peer's on the same decisions, averaged over levels.
         exceedance_ratios: for each level, observed over nominal exceedances, pooled over
             contracts and sides.
         expected_exceedances: for each level, independent exceedances the test period expects;
-            see :func:`expected_independent_exceedances`.
+            the effective number of decisions (overlap and clustering taken out) x (1 - level).
         crossings: decisions at which a higher level had a lower forecast; None if not counted.
     """
 
@@ -72,37 +71,6 @@ class GateVerdict:
     def digest(self) -> str:
         """SHA-256 of the verdict, by which the ledger refers to it."""
         return digest_of(self.to_json())
-
-
-def expected_independent_exceedances(
-    decisions: int, level: float, horizon_minutes: float, spacing_minutes: float
-) -> float:
-    """Return how many independent exceedances a test period expects at a level.
-
-    Windows that overlap exceed together, so decisions are counted in non-overlapping windows:
-    ``decisions * (1 - level) / max(1, horizon / spacing)``. Contracts and sides are summed as if
-    they were independent. They are not (crypto contracts fall together), so this is an upper
-    bound on what the test period can show; the gate's minimum must be chosen with that in mind.
-
-    Args:
-        decisions: forecasts with a known outcome, summed over contracts and sides.
-        level: in (0.5, 1).
-        horizon_minutes: length of the window behind each outcome.
-        spacing_minutes: time between two decisions of one contract.
-
-    Raises:
-        InputError: a negative count, a level outside (0.5, 1) or a length that is not positive.
-
-    >>> round(expected_independent_exceedances(48_000, 0.99, 480.0, 60.0), 6)
-    60.0
-    """
-    if decisions < 0 or not 0.5 < level < 1.0 or min(horizon_minutes, spacing_minutes) <= 0.0:
-        raise InputError(
-            f"expected exceedances need decisions >= 0, a level in (0.5, 1) and positive lengths; "
-            f"found {decisions} decisions, level {level:g}, horizon {horizon_minutes:g} min, "
-            f"spacing {spacing_minutes:g} min"
-        )
-    return decisions * (1.0 - level) / max(1.0, horizon_minutes / spacing_minutes)
 
 
 def evaluate_gate(gate: Gate, evidence: Evidence) -> GateVerdict:

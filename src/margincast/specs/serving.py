@@ -19,7 +19,6 @@ from margincast.specs.base import (
     Texts,
     to_tuple,
 )
-from margincast.specs.training import Data
 
 PositiveRate = Annotated[float, Field(gt=0.0, le=1.0)]
 RateBelowOne = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -227,8 +226,6 @@ class MarginPolicy(Spec):
 
     name: str
     description: str
-    data: Data | None = None
-    """Where to read the latest data; absent, the places the model was trained on."""
     tracking: TrackingStore
     model: ModelChoice
     staleness: Staleness

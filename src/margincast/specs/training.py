@@ -1,15 +1,15 @@
 """Training jobs (``training/*.toml``): from data and target to model, backtest and gate."""
 
+from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from margincast.core.types import Side
 from margincast.specs.base import (
     Delay,
     Duration,
     EndInstant,
-    Fraction,
     Instant,
     Integers,
     Level,
@@ -17,6 +17,7 @@ from margincast.specs.base import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
+    PositiveFraction,
     PositiveInt,
     Spec,
     Step,
@@ -75,12 +76,19 @@ class Target(Spec):
     gap_tolerance: Duration
     """A window with missing bars has a target only if less than this is missing."""
 
+    @model_validator(mode="after")
+    def _whole_minutes(self) -> Self:
+        if self.horizon % timedelta(minutes=1):
+            raise ValueError(f"horizon must be whole minutes, found {self.horizon}")
+        return self
+
 
 class Scale(Spec):
     """Conditional scale: log-linear regression of the horizon's log range (HAR)."""
 
     columns: Texts = Field(min_length=1)
-    """Volatility features, short to long; an unknown one takes its left neighbour's value."""
+    """Volatility features, the windows of each short to long; where a longer window is not known
+    the next shorter one of the same feature stands in."""
     seasonal_harmonics: Integers
     """Harmonics of the week whose sine and cosine enter (empty: no seasonality)."""
     ridge: NonNegativeFloat
@@ -94,9 +102,9 @@ class Head(Spec):
     learning_rate: PositiveFloat
     min_data_factor: Annotated[float, Field(ge=10.0)]
     """``min_data_in_leaf = min_data_factor / (1 - level)``: exceedances a leaf must expect."""
-    feature_fraction: Fraction
-    bagging_fraction: Fraction
-    max_bin: PositiveInt
+    feature_fraction: PositiveFraction
+    bagging_fraction: PositiveFraction
+    max_bin: Annotated[int, Field(ge=2)]
     seed: NonNegativeInt
 
 
@@ -164,7 +172,18 @@ class Range(Spec):
     def _ordered(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} lies above high {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range needs low above 0, found {self.low:g}")
+        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError(
+                f"an integer range needs whole ends, found {self.low:g}, {self.high:g}"
+            )
         return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends, as whole numbers where the range is one of integers."""
+        return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
 
 
 class Tuning(Spec):
@@ -219,14 +238,23 @@ class Gate(Spec):
     minimum_expected_exceedances: NonNegativeFloat
     """Independent exceedances the test period must expect for a verdict to mean anything."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.exceedance_ratio_min > self.exceedance_ratio_max:
+            raise ValueError(
+                f"exceedance_ratio_min {self.exceedance_ratio_min:g} lies above "
+                f"exceedance_ratio_max {self.exceedance_ratio_max:g}"
+            )
+        return self
+
 
 class Tracking(Spec):
     """Where runs, artifacts and model versions go."""
 
     uri: str
     """MLflow tracking URI; a relative SQLite path starts at the workspace."""
-    experiment: str
-    registered_model: str
+    experiment: Annotated[str, Field(min_length=1)]
+    registered_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class TrainingJob(Spec):
@@ -242,3 +270,23 @@ class TrainingJob(Spec):
     backtest: Backtest
     gate: Gate
     tracking: Tracking
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Find now what would otherwise fail after hours of work."""
+        problems = []
+        if self.gate.reference not in self.backtest.peers:
+            problems.append(
+                f"gate.reference: {self.gate.reference!r} is not among backtest.peers "
+                f"({', '.join(self.backtest.peers)})"
+            )
+        for key, bounds in self.tuning.space.items():
+            for end in bounds.ends:
+                try:
+                    Head.model_validate(self.model.head.model_dump() | {key: end})
+                except ValidationError as error:
+                    message = error.errors()[0]["msg"]
+                    problems.append(f"tuning.space.{key}: {end:g} is not allowed: {message}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -78,6 +78,12 @@ def read_market(data: Data, feature_set: FeatureSet, root: Path) -> Market:
     Raises:
         InputError: data is missing or breaks a rule.
     """
+    for table in ("book", "trades"):
+        if getattr(feature_set, table) and not getattr(data, table):
+            raise InputError(
+                f"feature set {feature_set.name} has [[{table}]] features, but data.{table} names "
+                f"nothing to read; name it, or choose a feature set without them"
+            )
     grid = feature_set.grid
     findings: list[Finding] = []
     reduced: dict[str, pl.DataFrame] = {}

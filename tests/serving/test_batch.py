@@ -1,0 +1,255 @@
+"""Every contract gets a margin: from its own forecast, or the base schedule with a reason."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from margincast.core.errors import CheckFailedError, InputError
+from margincast.margin.levels import fallback_levels, margin_levels_for
+from margincast.margin.liquidation_cost import Book
+from margincast.models.protocol import Panel, TailForecast
+from margincast.serving.batch import (
+    COLUMNS,
+    Origin,
+    latest_decisions,
+    policy_hash,
+    require_answers,
+    score,
+    score_fallback,
+)
+from margincast.serving.bundle import BundleMetadata, Manifest
+from margincast.specs.loading import load_spec
+from margincast.specs.serving import BaseSchedule, MarginPolicy
+
+SERVING = Path(__file__).resolve().parents[2] / "serving"
+SCHEDULE = load_spec(SERVING / "schedules" / "perpetuals.toml", BaseSchedule)
+POLICY = load_spec(SERVING / "perp-8h.toml", MarginPolicy)
+BOOK_POLICY = load_spec(SERVING / "book-10m.toml", MarginPolicy)
+ORIGIN = Origin("perp-8h/3", "f" * 64, "p" * 64)
+AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
+LEVELS = (0.99, 0.995)
+METADATA = BundleMetadata(
+    job="perp-8h",
+    horizon_minutes=480.0,
+    sides=("long", "short"),
+    levels=LEVELS,
+    feature_columns=("volatility",),
+    spec_digest="1" * 64,
+    feature_set_hash="2" * 64,
+    training_data_digest="3" * 64,
+)
+MANIFEST = Manifest("margincast", "m:M", METADATA, {}, {}, "4" * 64)
+
+
+class TwiceForShorts:
+    """Forecast = volatility for a long, twice that for a short; half as much again at 0.995."""
+
+    name = "twice_for_shorts"
+
+    def fit(self, panel: Panel) -> Self:  # noqa: ARG002  # the protocol's
+        return self
+
+    def predict(self, frame: pd.DataFrame) -> TailForecast:
+        factors = np.array([[1.0, 1.5], [2.0, 3.0]])
+        volatility = frame["volatility"].to_numpy()
+        return TailForecast(("long", "short"), LEVELS, volatility[:, None, None] * factors)
+
+    def parameters(self) -> dict[str, Any]:
+        return {}
+
+    def save(self, directory: Path) -> None:
+        (directory / "model.json").write_text("{}")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:  # noqa: ARG003  # the protocol's
+        return cls()
+
+
+def decisions(**volatilities: float) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "symbol": list(volatilities),
+            "ts": pd.Series([pd.Timestamp(AT)] * len(volatilities)).dt.as_unit("us"),
+            "volatility": list(volatilities.values()),
+        }
+    )
+
+
+def scored(frame: pd.DataFrame, policy=POLICY, books=None, at=AT) -> pd.DataFrame:
+    return score(frame, TwiceForShorts(), policy, SCHEDULE, at=at, books=books or {}, origin=ORIGIN)
+
+
+def test_every_row_is_the_margin_level_of_its_contract_side_and_tier():
+    levels = scored(decisions(BTCUSDT=0.04, XRPUSDT=0.06))
+    assert tuple(levels.columns) == COLUMNS
+    row = 0
+    for symbol, volatility in (("BTCUSDT", 0.04), ("XRPUSDT", 0.06)):
+        forecasts = {"long": volatility, "short": 2 * volatility}
+        for side in ("long", "short"):
+            for expected in margin_levels_for(
+                symbol, side, forecasts, SCHEDULE, POLICY, data_age=timedelta(0)
+            ):
+                found = levels.iloc[row]
+                for name in ("symbol", "side", "tier", "mmr", "imr", "multiplier", "reason"):
+                    assert found[name] == getattr(expected, name)
+                assert found["forecast"] == forecasts[side]
+                assert found["max_leverage"] == 1 / found["imr"]
+                assert json.loads(found["steps"])[-1]["value_after"] == expected.mmr
+                row += 1
+    assert row == len(levels)
+
+
+def test_the_level_of_the_policy_is_used_and_no_other():
+    policy = load_spec(SERVING / "perp-8h.toml", MarginPolicy, ["model.level=0.995"])
+    levels = scored(decisions(BTCUSDT=0.04), policy)
+    assert set(levels["forecast"]) == {0.04 * 1.5, 0.04 * 3.0}
+
+
+def test_every_row_says_what_it_was_made_from():
+    levels = scored(decisions(BTCUSDT=0.04))
+    assert set(levels["model_version"]) == {"perp-8h/3"}
+    assert set(levels["feature_set_hash"]) == {"f" * 64}
+    assert set(levels["policy_hash"]) == {"p" * 64}
+    for name in ("effective_from", "data_as_of"):
+        assert str(levels[name].dtype) == "datetime64[us, UTC]"
+        assert (levels[name] == AT).all()
+
+
+@pytest.mark.parametrize("volatility", [float("nan"), float("inf"), 5.0, -0.01])
+def test_a_contract_whose_forecast_cannot_be_believed_falls_back_alone(volatility):
+    levels = scored(decisions(BTCUSDT=0.04, XRPUSDT=volatility)).set_index("symbol")
+    assert (levels.loc["BTCUSDT", "status"] == "ok").all()
+    fallen = levels.loc["XRPUSDT"]
+    assert (fallen["status"] == "fallback").all()
+    assert (fallen["multiplier"] == 1.0).all()
+    assert fallen["reason"].str.contains("base schedule in force").all()
+
+
+def test_a_contract_whose_data_is_old_falls_back_alone_and_says_how_old():
+    frame = decisions(BTCUSDT=0.04, XRPUSDT=0.06)
+    frame.loc[1, "ts"] -= pd.Timedelta(hours=3)
+    levels = scored(frame).set_index("symbol")
+    assert (levels.loc["BTCUSDT", "status"] == "ok").all()
+    old = levels.loc["XRPUSDT"]
+    assert (old["status"] == "fallback").all()
+    assert old["reason"].str.contains("stale data: 3:00:00 old, allowed 2h").all()
+    assert (old["data_as_of"] == AT - timedelta(hours=3)).all()
+    assert (old["effective_from"] == AT).all()
+
+
+def test_data_from_the_future_is_not_used():
+    levels = scored(decisions(BTCUSDT=0.04), at=AT - timedelta(minutes=1))
+    assert (levels["status"] == "fallback").all()
+    assert levels["reason"].str.contains("future").all()
+
+
+def test_a_book_belongs_to_its_own_contract():
+    prices = 0.01 * np.arange(1.0, 11.0)
+    book = Book(100 - prices, np.full(10, 1e7), 100 + prices, np.full(10, 1e7))
+    frame = decisions(BTCUSDT=0.004, XRPUSDT=0.004)
+    levels = scored(frame, BOOK_POLICY, books={"XRPUSDT": book}).set_index("symbol")
+    assert (levels.loc["XRPUSDT", "liquidation_cost"] < 0.005).all()
+    assert (levels.loc["BTCUSDT", "liquidation_cost"] > 0.02).all()
+
+
+def test_an_order_of_contracts_changes_nothing_but_the_order():
+    frame = decisions(BTCUSDT=0.04, ETHUSDT=0.05, XRPUSDT=0.06)
+    whole = scored(frame)
+    parts = [scored(frame.iloc[[i]].reset_index(drop=True)) for i in (0, 1, 2)]
+    pd.testing.assert_frame_equal(whole, pd.concat(parts, ignore_index=True))
+
+
+def test_a_fallback_is_the_base_schedule_as_it_stands():
+    levels = score_fallback(
+        ["BTCUSDT", "FTTUSDT"], SCHEDULE, at=AT, reason="no champion", origin=ORIGIN
+    )
+    assert tuple(levels.columns) == COLUMNS
+    expected = [
+        (row.symbol, row.side, row.tier, row.mmr, row.imr, row.maintenance_amount)
+        for symbol in ("BTCUSDT", "FTTUSDT")
+        for side in ("long", "short")
+        for row in fallback_levels(symbol, side, SCHEDULE, "no champion")
+    ]
+    names = ["symbol", "side", "tier", "mmr", "imr", "maintenance_amount"]
+    assert list(levels[names].itertuples(index=False, name=None)) == expected
+    assert levels["data_as_of"].isna().all()
+    assert str(levels["data_as_of"].dtype) == "datetime64[us, UTC]"
+    assert levels["reason"].str.contains("no champion").all()
+
+
+def test_a_contract_without_tiers_is_refused():
+    bare = SCHEDULE.model_copy(update={"default": None})
+    with pytest.raises(InputError, match="has no tiers for 'NEWUSDT'"):
+        score(
+            decisions(NEWUSDT=0.04), TwiceForShorts(), POLICY, bare, at=AT, books={}, origin=ORIGIN
+        )
+
+
+@given(st.permutations(range(12)))
+def test_the_latest_decision_is_the_last_in_time_of_each_contract(order):
+    frame = pd.DataFrame(
+        {
+            "symbol": ["B", "A", "C"] * 4,
+            "ts": pd.date_range(AT, periods=12, freq="h", unit="us"),
+            "row": range(12),
+        }
+    )
+    last = latest_decisions(frame.iloc[order])
+    assert list(last["symbol"]) == ["A", "B", "C"]
+    assert list(last["row"]) == [10, 9, 11]
+
+
+def test_a_model_that_answers_the_policy_is_accepted():
+    require_answers(POLICY, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"horizon_minutes": 60.0}, r"horizon 480 min \(the model has 60 min\)"),
+        ({"levels": (0.95,)}, r"level 0.99 \(the model has \[0.95\]\)"),
+        ({"horizon_minutes": 60.0, "levels": (0.9,)}, r"horizon 480 min .*; level 0.99"),
+    ],
+)
+def test_a_model_that_does_not_is_refused_with_all_that_is_missing(change, expected):
+    manifest = replace(MANIFEST, metadata=replace(METADATA, **change))
+    with pytest.raises(CheckFailedError, match=expected):
+        require_answers(POLICY, manifest)
+
+
+def test_a_model_of_one_side_is_refused_only_where_both_are_needed():
+    one_sided = replace(MANIFEST, metadata=replace(METADATA, sides=("short",)))
+    require_answers(POLICY, one_sided)
+    larger = load_spec(SERVING / "perp-8h.toml", MarginPolicy, ["forecast.sides=larger"])
+    with pytest.raises(CheckFailedError, match="side long"):
+        require_answers(larger, one_sided)
+
+
+def other_policy(*overrides: str) -> Callable[[], str]:
+    return lambda: policy_hash(
+        load_spec(SERVING / "perp-8h.toml", MarginPolicy, overrides), SCHEDULE
+    )
+
+
+def test_the_hash_of_a_policy_tells_apart_what_an_operator_can_change():
+    hashes = [
+        make()
+        for make in (
+            other_policy(),
+            other_policy("buffer.rate=0.2"),
+            other_policy("forecast.sides=larger"),
+            other_policy("staleness.max_data_age=3h"),
+            lambda: policy_hash(POLICY, SCHEDULE.model_copy(update={"default": None})),
+        )
+    ]
+    assert len(set(hashes)) == len(hashes)
+    assert other_policy()() == hashes[0]
