@@ -214,6 +214,20 @@ def test_a_contract_with_nothing_but_stale_bars_is_refused():
         regular_bars(frame, "LUNAUSDT", HOUR)
 
 
+def test_a_contract_with_nothing_but_stale_bars_is_left_out_and_counted(tmp_path):
+    dead = hourly().with_columns(*[pl.lit(1.0).alias(name) for name in PRICES], volume=pl.lit(0.0))
+    hourly().write_parquet(tmp_path / "BTCUSDT.parquet")
+    dead.write_parquet(tmp_path / "LUNAUSDT.parquet")
+    table = read_bars(tmp_path, ["."], [], HOUR)
+    assert set(table.frames) == {"BTCUSDT"}
+    assert [(f.symbol, f.count, f.action) for f in found(table.findings)] == [
+        ("LUNAUSDT", len(dead), "contract left out")
+    ]
+    (tmp_path / "BTCUSDT.parquet").unlink()
+    with pytest.raises(InputError, match=r"LUNAUSDT.*is stale"):
+        read_bars(tmp_path, ["."], [], HOUR)
+
+
 @given(st.sets(st.integers(0, 30), min_size=1), st.sets(st.integers(0, 30)))
 def test_every_bar_of_the_grid_is_live_missing_or_stale_and_none_is_lost(present, stale):
     frame = hourly(31)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from margincast.core.errors import InputError
 from margincast.serving.gate import Evidence, evaluate_gate
 from margincast.specs.training import Gate
 

@@ -129,10 +129,12 @@ def test_overrides_read_numbers_dates_lists_durations_and_bare_words():
         [
             "model.head.learning_rate=0.1",
             "model.head.rounds = 7",
-            "target.levels=[0.9, 0.95]",
+            "target.levels=[0.98, 0.99]",
             "target.horizon=4h",
             "target.sides=short",
-            "data.symbols=BTCUSDT",
+            "data.symbols=[BTCUSDT, ETHUSDT]",
+            "data.book=standx.parquet",
+            "data.book_known_after=1s",
             'data.bars=["a", "b"]',
             "features.set=features/other.toml",
             "backtest.start=2022-06-01",
@@ -143,10 +145,11 @@ def test_overrides_read_numbers_dates_lists_durations_and_bare_words():
     )
     assert job.model.head.learning_rate == 0.1
     assert job.model.head.rounds == 7
-    assert job.target.levels == (0.9, 0.95)
+    assert job.target.levels == (0.98, 0.99)
     assert job.target.horizon == timedelta(hours=4)
     assert job.target.sides == ("short",)
-    assert job.data.symbols == ("BTCUSDT",)
+    assert job.data.symbols == ("BTCUSDT", "ETHUSDT")
+    assert job.data.book == ("standx.parquet",)
     assert job.data.bars == ("a", "b")
     assert job.features.set == "features/other.toml"
     assert job.backtest.start == datetime(2022, 6, 1, tzinfo=UTC)

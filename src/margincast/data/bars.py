@@ -55,10 +55,27 @@ def read_bars(
     files, findings = find_table_files(root, entries, symbols, "bars")
     frames = {}
     for file in files:
-        frames[file.symbol], more = regular_bars(
-            checked_bars(file, interval), file.symbol, interval
-        )
+        frame = checked_bars(file, interval)
+        if is_stale(frame).all():
+            findings.append(
+                Finding(
+                    "bars",
+                    file.symbol,
+                    "nothing but stale bars (zero volume, no change)",
+                    len(frame),
+                    len(frame),
+                    "contract left out",
+                    frame["ts"][0],
+                )
+            )
+            continue
+        frames[file.symbol], more = regular_bars(frame, file.symbol, interval)
         findings += more
+    if not frames:
+        raise InputError(
+            f"data.bars: every contract ({', '.join(file.symbol for file in files)}) is stale, "
+            "without volume or change throughout; give contracts that trade"
+        )
     return BarTable(frames, interval, tuple(findings))
 
 
@@ -111,6 +128,11 @@ def _usual(ts: pl.Series) -> timedelta | None:
     return step
 
 
+def is_stale(frame: pl.DataFrame) -> pl.Series:
+    """Say which bars show no trade and no change."""
+    return (frame["volume"] == 0) & (frame["high"] == frame["low"])
+
+
 def regular_bars(
     frame: pl.DataFrame, symbol: str, interval: timedelta
 ) -> tuple[pl.DataFrame, list[Finding]]:
@@ -119,7 +141,7 @@ def regular_bars(
     Returns:
         The regular frame (columns of the input, ``symbol`` set) and what was found.
     """
-    stale = (frame["volume"] == 0) & (frame["high"] == frame["low"])
+    stale = is_stale(frame)
     live = frame.filter(~stale)
     if live.is_empty():
         raise InputError(

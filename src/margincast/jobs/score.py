@@ -152,7 +152,7 @@ def _scored(
         books=_books(policy, places, root, at),
         origin=origin,
     )
-    trained = set() if places.symbols else set(bundle.specs["contracts"])
+    trained = set() if places.symbols else set(bundle.specs.get("contracts", ()))
     undecided = {
         symbol: "no decision yet: less history than the features' warm-up of "
         + format_duration(feature_set.grid.warm_up)

@@ -8,7 +8,7 @@ removed by rearrangement (Chernozhukov et al. 2010, doi:10.3982/ECTA7880).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -77,6 +77,7 @@ class MargincastForecaster:
         out_of_fold = self._out_of_fold(thinned)
         known = np.isfinite(out_of_fold).all(axis=(1, 2))
         symbols = thinned.frame["symbol"].to_numpy(dtype=object)[known]
+        codes, names = pd.factorize(symbols)
         overlap = max(1.0, self.overlap * len(thinned) / len(panel))
         factors: dict[tuple[Side, float], tuple[float, dict[str, float]]] = {}
         tails = {}
@@ -93,7 +94,7 @@ class MargincastForecaster:
                     prior_exceedances=self.chosen.calibration.contract_prior,
                 )
                 if level == self.chosen.tail.threshold_level:
-                    factor = _per_row(symbols, factors[side, level])
+                    factor = _factors(names, factors[side, level])[codes]
                     excess = outcome / (forecast * factor) - 1.0
                     tails[side] = fit_generalised_pareto(excess[excess > 0])
         scale, head = self._fit_stages(thinned)
@@ -104,11 +105,11 @@ class MargincastForecaster:
         """Forecast quantiles and expected shortfall for every row."""
         fitted = self._require_fitted()
         threshold = self.chosen.tail.threshold_level
-        symbols = frame["symbol"].to_numpy(dtype=object)
+        codes, symbols = pd.factorize(frame["symbol"])
         base = self._raw(fitted.scale, fitted.head, frame)
         for i, side in enumerate(self.sides):
             for j, level in enumerate(self.head_levels):
-                base[:, i, j] *= _per_row(symbols, fitted.factors[side, level])
+                base[:, i, j] *= _factors(symbols, fitted.factors[side, level])[codes]
         base = np.sort(base, axis=2)
         quantiles = np.empty((len(frame), len(self.sides), len(self.levels)))
         shortfall = np.empty_like(quantiles)
@@ -246,14 +247,10 @@ class MargincastForecaster:
         return self._fitted
 
 
-def _per_row(
-    symbols: "np.ndarray[Any, np.dtype[np.object_]]", factors: tuple[float, dict[str, float]]
-) -> FloatArray:
-    """Factor of each row's contract; everybody's for a contract not seen in training."""
+def _factors(symbols: Iterable[object], factors: tuple[float, dict[str, float]]) -> FloatArray:
+    """Factor of each contract; everybody's for a contract not seen in training."""
     everybody, contracts = factors
-    names, positions = np.unique(symbols.astype(str), return_inverse=True)
-    values = np.array([contracts.get(str(name), everybody) for name in names])
-    return np.asarray(values[positions], dtype=np.float64)
+    return np.array([contracts.get(str(symbol), everybody) for symbol in symbols])
 
 
 def _booster_file(side: Side, level: float) -> str:

@@ -93,16 +93,24 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise InputError(
             f"--set {override!r}: write section.key=value, for example target.horizon=4h"
         )
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    value = _parse_value(text)
     target = raw
     for part in parts[:-1]:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
             raise InputError(f"--set {override!r}: '{part}' is a value, not a section")
     target[parts[-1]] = value
+
+
+def _parse_value(text: str) -> object:
+    """Read a value as TOML; what is not TOML is text, or a list of texts within brackets."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        bare = text.strip()
+        if bare.startswith("[") and bare.endswith("]"):
+            return [_parse_value(item.strip()) for item in bare[1:-1].split(",") if item.strip()]
+        return text
 
 
 def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
