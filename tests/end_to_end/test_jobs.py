@@ -447,6 +447,7 @@ def test_scoring_at_a_time_equals_scoring_data_that_ends_there(score, market, tm
     data = cut_market(market, tmp_path / "data", dict.fromkeys(SYMBOLS, at))
     _, cut = score(data=data)
     assert (then["effective_from"] == at).all()
+    assert (then["data_as_of"] == at).all()
     pd.testing.assert_frame_equal(then, cut, check_exact=True)
 
 

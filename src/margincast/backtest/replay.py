@@ -16,11 +16,10 @@ import numpy as np
 from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import InsufficientHistoryError
 from margincast.core.types import FloatArray, Side
-from margincast.models.catalogue import make_forecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.training import TrainingJob
 from margincast.training.splits import Fold, walk_forward
-from margincast.training.workload import Workload
+from margincast.training.workload import Workload, forecaster_for
 
 FITTING_LIBRARIES = ("lightgbm", "numpy", "polars", "scipy")
 
@@ -87,14 +86,7 @@ def replay(
             path = store / f"{digest_of([identity, name, number])[:24]}.npz"
             stored = _load(path, job.target.sides, job.target.levels)
             if stored is None:
-                forecaster = make_forecaster(
-                    name,
-                    job.model,
-                    job.target.sides,
-                    job.target.levels,
-                    overlap=workload.overlap,
-                    threads=threads,
-                )
+                forecaster = forecaster_for(workload, name, threads)
                 try:
                     stored = forecaster.fit(training).predict(test)
                 except InsufficientHistoryError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from margincast.backtest.evaluation import Evaluation
+from margincast.backtest.replay import walk_forward_folds
 from margincast.core.digest import canonical_json
 from margincast.core.errors import InputError
 from margincast.core.time import add_step
@@ -19,7 +20,7 @@ from margincast.jobs.backtest import Backtest, prepare, run_backtest
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.setting import Setting
 from margincast.jobs.tables import model_table, verdict_text
-from margincast.models.catalogue import LOADERS, OURS, make_forecaster
+from margincast.models.catalogue import LOADERS, OURS
 from margincast.models.margincast import MargincastForecaster
 from margincast.models.protocol import Forecaster
 from margincast.serving.bundle import BundleMetadata, write_bundle
@@ -29,7 +30,7 @@ from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 from margincast.training.tracking import Run, Tracker
 from margincast.training.tuning import Tuned, tune_head
-from margincast.training.workload import Workload
+from margincast.training.workload import Workload, forecaster_for
 
 LEDGER = Path("mlruns") / "ledger.jsonl"
 HEADLINE_LEVELS = 6
@@ -90,26 +91,18 @@ def run(spec: Path, data: Path | None, out: Path | None, overrides: Sequence[str
 
 
 def _tuned(workload: Workload, setting: Setting) -> Tuned | None:
-    """Search the head's parameters on history before the test period, if the spec asks for it."""
+    """Search the head's parameters on what the first fold learns from, if the spec asks for it."""
     job = workload.job
     if job.tuning.trials == 0 or not job.tuning.space:
         return None
-    panel = workload.panel
-    cut = np.datetime64((job.backtest.start - job.backtest.embargo).replace(tzinfo=None), "us")
-    history = panel.rows(panel.labelled & (panel.label_end <= cut))
+    first_fold = walk_forward_folds(job, workload.panel)[0]
+    history = workload.panel.rows(first_fold.training)
     if not len(history):
         raise InputError(
             f"no labelled decision ends before backtest.start {job.backtest.start:%F}: nothing to "
             "tune or train on; start the test period later or add history"
         )
-    model = make_forecaster(
-        OURS,
-        job.model,
-        job.target.sides,
-        job.target.levels,
-        overlap=workload.overlap,
-        threads=setting.threads,
-    )
+    model = forecaster_for(workload, OURS, setting.threads)
     assert isinstance(model, MargincastForecaster)
     with progress("tuning", job.tuning.trials) as counter:
         tuned = tune_head(
@@ -133,14 +126,7 @@ def _final_fit(workload: Workload, setting: Setting) -> Forecaster:
     latest = panel.decided[panel.labelled].max().astype("datetime64[us]").item()
     first = add_step(latest.replace(tzinfo=UTC), job.model.window, -1)
     recent = panel.decided >= np.datetime64(first.replace(tzinfo=None), "us")
-    model = make_forecaster(
-        OURS,
-        job.model,
-        job.target.sides,
-        job.target.levels,
-        overlap=workload.overlap,
-        threads=setting.threads,
-    )
+    model = forecaster_for(workload, OURS, setting.threads)
     return model.fit(panel.rows(panel.labelled & recent))
 
 

@@ -19,7 +19,8 @@ from margincast.data.trades import read_trades
 from margincast.features.order_book import reduce_book
 from margincast.features.pipeline import FeatureTable, build_features
 from margincast.features.trade_flow import reduce_trades
-from margincast.models.protocol import Panel
+from margincast.models.catalogue import make_forecaster
+from margincast.models.protocol import Forecaster, Panel
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec
 from margincast.specs.training import Data, TrainingJob
@@ -173,6 +174,19 @@ def _require_scale_columns(job: TrainingJob, table: FeatureTable) -> None:
             f"model.scale.columns: {job.features.set} does not build {hints}; choose columns of "
             "that feature set, or add them to it"
         )
+
+
+def forecaster_for(workload: Workload, name: str, threads: int) -> Forecaster:
+    """Make the unfitted forecaster of a job by name; see :mod:`margincast.models.catalogue`."""
+    target = workload.job.target
+    return make_forecaster(
+        name,
+        workload.job.model,
+        target.sides,
+        target.levels,
+        overlap=workload.overlap,
+        threads=threads,
+    )
 
 
 def describe(workload: Workload) -> str:
