@@ -6,7 +6,7 @@ from pathlib import Path
 
 from margincast.core.errors import InputError
 
-FOLDERS = ("features", "training", "serving", "mlruns")
+SPEC_FOLDERS = ("features", "training", "serving")
 _PACKED = "workspace"
 
 
@@ -23,12 +23,11 @@ def run(directory: Path) -> list[Path]:
         raise InputError(f"{directory} is a file; give a folder")
     with as_file(files("margincast") / _PACKED) as packed:
         source = packed if packed.is_dir() else Path(__file__).resolve().parents[3]
-        pairs = [
-            (path, directory / path.relative_to(source))
-            for folder in FOLDERS
-            for path in sorted((source / folder).rglob("*"))
-            if path.suffix in {".toml", ".md"} and ".part" not in path.name
-        ]
+        shipped = [source / "mlruns" / "README.md"]
+        for folder in SPEC_FOLDERS:
+            shipped += sorted((source / folder).rglob("*.toml"))
+            shipped += sorted((source / folder).rglob("*.md"))
+        pairs = [(path, directory / path.relative_to(source)) for path in shipped]
         present = [str(target) for _, target in pairs if target.exists()]
         if present:
             raise InputError(
