@@ -89,6 +89,8 @@ def test_the_true_expected_shortfall_has_ratio_one_and_no_forecast_has_none(eval
         truth = evaluation.cell("truth", "both", level)
         assert truth.expected_shortfall_ratio == pytest.approx(1.0, abs=0.05)
         assert np.isnan(evaluation.cell("flat", "both", level).expected_shortfall_ratio)
+        assert np.isfinite(truth.fissler_ziegel)
+        assert np.isnan(evaluation.cell("flat", "both", level).fissler_ziegel)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -25,6 +25,7 @@ from margincast.backtest.replay import Replay
 from margincast.core.errors import InputError
 from margincast.core.types import BoolArray, FloatArray, Side
 from margincast.scoring.coverage import exceedances, quantile_crossings, shortfall
+from margincast.scoring.fissler_ziegel import fz0_loss
 from margincast.scoring.pinball import pinball_loss
 
 REPLICATIONS = 1000
@@ -49,6 +50,8 @@ class Cell:
             (NaN where there are too few blocks to tell).
         mean_forecast: the margin traders would pay for the forecast alone.
         mean_shortfall: mean loss beyond the forecast over all decisions.
+        fissler_ziegel: mean FZ0 loss of quantile and expected shortfall together; only differences
+            between models mean something (NaN without an expected shortfall).
         expected_shortfall_ratio: realised mean outcome given an exceedance over the mean expected
             shortfall forecast there (NaN without one).
     """
@@ -67,6 +70,7 @@ class Cell:
     mean_forecast: float
     mean_shortfall: float
     expected_shortfall_ratio: float
+    fissler_ziegel: float
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,7 @@ class _View:
             mean_forecast=float(forecast.mean()),
             mean_shortfall=float(shortfall(outcome, forecast).mean()),
             expected_shortfall_ratio=self._shortfall_ratio(model, used, level, outcome, hits),
+            fissler_ziegel=self._fissler_ziegel(model, used, level, outcome, forecast),
         )
 
     def _effective(self, hits: BoolArray, copies: int) -> float:
@@ -282,6 +287,23 @@ class _View:
         column = self.levels.index(level)
         expected = np.concatenate([shortfalls[:, self.sides.index(s), column] for s in sides])
         return float(outcome[hits].mean() / expected[hits].mean())
+
+    def _fissler_ziegel(
+        self,
+        model: str,
+        sides: tuple[Side, ...],
+        level: float,
+        outcome: FloatArray,
+        forecast: FloatArray,
+    ) -> float:
+        shortfalls = self.shortfalls[model]
+        if shortfalls is None:
+            return float("nan")
+        column = self.levels.index(level)
+        expected = np.concatenate([shortfalls[:, self.sides.index(s), column] for s in sides])
+        # rounding may leave it a hair below its quantile, and a quantile may be zero
+        expected = np.maximum(expected, np.maximum(forecast, SMALLEST_MARGIN))
+        return float(fz0_loss(outcome, forecast, expected, level).mean())
 
     def contract_rows(self, model: str) -> list[dict[str, Any]]:
         """Figures per contract, side and level of one model."""
