@@ -8,6 +8,9 @@ from margincast.backtest.evaluation import Evaluation
 from margincast.models.catalogue import OURS
 from margincast.serving.gate import GateVerdict
 
+MOST_ROWS = 60
+"""A longer table of margin levels is cut to first tiers on the screen."""
+
 
 def model_table(evaluation: Evaluation, levels: tuple[float, ...]) -> Table:
     """One row a model: pinball relative to the reference, exceedance ratio and cost by level."""
@@ -41,7 +44,8 @@ def verdict_text(verdict: GateVerdict) -> str:
 
 
 def margin_table(levels: pd.DataFrame) -> Table:
-    """Margin levels, one row a contract, side and tier."""
+    """Margin levels, one row a contract, side and tier; of a long list the first tiers only."""
+    shown = levels if len(levels) <= MOST_ROWS else levels.loc[levels["tier"] == 1]
     table = Table(
         title=f"Margin levels, effective from {levels['effective_from'].max():%F %H:%M} UTC"
     )
@@ -51,7 +55,9 @@ def margin_table(levels: pd.DataFrame) -> Table:
         table.add_column(column, justify="right")
     for column in ("status", "binding rule"):
         table.add_column(column)
-    for row in levels.to_dict(orient="records"):
+    if len(shown) < len(levels):
+        table.caption = f"first tiers only; all {len(levels):,} levels stand in the file"
+    for row in shown.to_dict(orient="records"):
         table.add_row(
             str(row["symbol"]),
             str(row["side"]),
