@@ -138,7 +138,7 @@ def ui(
     """Open the MLflow UI on the workspace's runs."""
     from margincast.jobs import ui as job
 
-    raise typer.Exit(job.run(workspace, uri, host, port))
+    job.run(workspace, uri, host, port)
 
 
 @app.command()

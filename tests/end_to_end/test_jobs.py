@@ -67,15 +67,19 @@ def failed(command, workspace, small, trained, tmp_path_factory):
 
 @pytest.fixture
 def score(command, workspace, market, trained, tmp_path):
-    """Score with the demo policy."""
+    """Score with the demo policy; its schedule names a third contract that has no data."""
 
-    def run(*options: object, data: Path = market, policy: str = "demo.toml"):
+    def run(*options: object, data: Path = market, policy: str = "demo.toml", absent: bool = False):
         out = tmp_path / "out"
         ending = command(
             "score", workspace / "serving" / policy, "--data", data, "--out", out, *options
         )
         path = out / "margin_levels.parquet"
-        return ending, pd.read_parquet(path) if path.exists() else None
+        if not path.exists():
+            return ending, None
+        levels = pd.read_parquet(path)
+        of_data = levels["symbol"] != "SIM-ALT"
+        return ending, levels.loc[of_data | absent].reset_index(drop=True)
 
     return run
 
@@ -441,6 +445,15 @@ def test_the_champion_sets_margins_for_every_contract_side_and_tier(score):
     assert "margin levels:" in ending.output
 
 
+def test_a_contract_that_only_the_schedule_names_keeps_its_base_margin(score):
+    ending, levels = score(absent=True)
+    assert ending.code == 0, ending.errors
+    absent = levels.loc[levels["symbol"] == "SIM-ALT"]
+    assert set(absent["side"]) == set(SIDES)
+    assert (absent["status"] == "fallback").all()
+    assert absent["reason"].str.contains("which the base schedule names").all()
+
+
 def test_scoring_at_a_time_equals_scoring_data_that_ends_there(score, market, tmp_path):
     at = datetime(2026, 1, 8, 9, 30, tzinfo=UTC)
     _, then = score("--at", at.isoformat())
@@ -528,7 +541,7 @@ def test_a_book_that_stopped_is_not_walked(score, market, tmp_path):
 
 
 def test_without_a_champion_the_base_schedule_stands_with_the_reason(score, failed):
-    ending, levels = score("--set", "model.registered_model=hopeless")
+    ending, levels = score("--set", "model.registered_model=hopeless", absent=True)
     assert ending.code == 1
     assert "no champion: no version of 'hopeless' is champion" in ending.errors
     assert (levels["status"] == "fallback").all()

@@ -261,7 +261,8 @@ class _View:
     def _interval(self, hits: BoolArray, nominal: float, copies: int) -> tuple[float, float]:
         blocks = np.tile(self.blocks, copies)
         count = len(np.unique(blocks))
-        if count < FEWEST_BLOCKS:
+        if count < FEWEST_BLOCKS or not hits.any():
+            # without an exceedance resampling would show certainty where there is no evidence
             return float("nan"), float("nan")
         found = block_bootstrap_interval(
             hits.astype(np.float64),

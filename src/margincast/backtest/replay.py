@@ -12,6 +12,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+import pandas as pd
 
 from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import InsufficientHistoryError
@@ -86,14 +87,7 @@ def replay(
             path = store / f"{digest_of([identity, name, number])[:24]}.npz"
             stored = _load(path, job.target.sides, job.target.levels)
             if stored is None:
-                forecaster = forecaster_for(workload, name, threads)
-                try:
-                    stored = forecaster.fit(training).predict(test)
-                except InsufficientHistoryError as error:
-                    raise InsufficientHistoryError(
-                        f"{name}, refit of {fold.start:%F} ({len(training):,} decisions of "
-                        f"history): {error}"
-                    ) from None
+                stored = _forecast(workload, name, fold, training, test, threads=threads)
                 _save(path, stored)
             parts[name].append(stored)
             on_fold(name, fold)
@@ -106,6 +100,28 @@ def replay(
         np.concatenate([np.full(int(f.test.sum()), i) for i, f in enumerate(folds)]),
         {name: _join(made) for name, made in parts.items()},
     )
+
+
+def _forecast(
+    workload: Workload,
+    name: str,
+    fold: Fold,
+    training: Panel,
+    test: pd.DataFrame,
+    *,
+    threads: int,
+) -> TailForecast:
+    """Fit one model and forecast one fold; the model is freed before the fold counts as done.
+
+    (Python drops an interrupt that arrives while an object is being freed, and people press Ctrl-C
+    when they see a fold finish.)
+    """
+    try:
+        return forecaster_for(workload, name, threads).fit(training).predict(test)
+    except InsufficientHistoryError as error:
+        raise InsufficientHistoryError(
+            f"{name}, refit of {fold.start:%F} ({len(training):,} decisions of history): {error}"
+        ) from None
 
 
 def _identity(workload: Workload) -> str:

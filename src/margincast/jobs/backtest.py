@@ -11,12 +11,11 @@ from margincast.backtest.evaluation import Evaluation, evaluate
 from margincast.backtest.forecasts import write_forecasts
 from margincast.backtest.replay import Replay, replay, walk_forward_folds
 from margincast.backtest.report import ReportFacts, write_report
-from margincast.core.errors import InputError, did_you_mean
 from margincast.data.quality import found
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.setting import Setting
 from margincast.jobs.tables import model_table, verdict_text
-from margincast.models.catalogue import LOADERS, OURS
+from margincast.models.catalogue import OURS
 from margincast.serving.gate import (
     Evidence,
     GateVerdict,
@@ -59,7 +58,6 @@ def backtest(spec: Path, data: Path | None, out: Path | None, overrides: Sequenc
 
 def prepare(job: TrainingJob, setting: Setting) -> Workload:
     """Read data and build features and targets, saying what was found."""
-    _require_models(job)
     say(f"{job.name}: {job.description}")
     unknown = [level for level in job.gate.gated_levels if level not in job.target.levels]
     if unknown:
@@ -75,7 +73,19 @@ def prepare(job: TrainingJob, setting: Setting) -> Workload:
                 f"  {finding.symbol}: {finding.count:,} of {finding.total:,} {finding.table} rows: "
                 f"{finding.what}; {finding.action}"
             )
+    _say_what_is_missing(workload)
     return workload
+
+
+def _say_what_is_missing(workload: Workload) -> None:
+    """Say where the data does not fill the test period."""
+    period, target = workload.job.backtest, workload.job.target
+    decided = workload.panel.frame["ts"]
+    slack = target.horizon + workload.feature_set.grid.interval * target.stride
+    if decided.max() < period.end - slack:
+        say(f"the test period ends {period.end:%F %H:%M}, the data {decided.max():%F %H:%M}")
+    if decided.min() > period.start:
+        say(f"the test period starts {period.start:%F %H:%M}, the data {decided.min():%F %H:%M}")
 
 
 def run_backtest(workload: Workload, setting: Setting) -> Backtest:
@@ -110,21 +120,6 @@ def run_backtest(workload: Workload, setting: Setting) -> Backtest:
     report = setting.out / "report.html"
     write_report(report, evaluation, made, report_facts(workload, made, verdict))
     return Backtest(made, evaluation, verdict, report)
-
-
-def _require_models(job: TrainingJob) -> None:
-    """Check the models a job names before anything is read or fitted."""
-    models = [OURS, *job.backtest.peers]
-    for name in models:
-        if name not in LOADERS:
-            hint = did_you_mean(name, LOADERS) or f"; there are {', '.join(sorted(LOADERS))}"
-            raise InputError(f"backtest.peers: no forecaster '{name}'{hint}")
-    twice = sorted({name for name in models if models.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"backtest.peers names {', '.join(twice)} again; {OURS} is always run, and every peer "
-            "is named once"
-        )
 
 
 def evidence_of(evaluation: Evaluation, workload: Workload) -> Evidence:

@@ -40,6 +40,10 @@ class NoChampionError(CheckFailedError):
     """There is no model that may set margins."""
 
 
+NO_DATA = "no data for this contract, which the model was trained on"
+NOT_KNOWN = "no data for this contract, which the base schedule names"
+
+
 @dataclass(frozen=True)
 class Scoring:
     """A finished scoring run."""
@@ -81,7 +85,7 @@ def run(
         levels = _scored(policy, schedule, setting, moment, of_data)
     except NoChampionError as error:
         problem = str(error)
-        symbols = sorted({name for bracket in schedule.brackets for name in bracket.symbols})
+        symbols = sorted(_named(schedule))
         levels = score_fallback(
             symbols,
             schedule,
@@ -152,19 +156,23 @@ def _scored(
         books=_books(policy, places, root, at),
         origin=origin,
     )
-    trained = set() if places.symbols else set(bundle.specs.get("contracts", ()))
-    undecided = {
-        symbol: "no decision yet: less history than the features' warm-up of "
-        + format_duration(feature_set.grid.warm_up)
-        if symbol in market.bars.frames
-        else "no data for this contract, which the model was trained on"
-        for symbol in (set(market.bars.frames) | trained) - set(decisions["symbol"])
-    }
+    undecided = {} if places.symbols else dict.fromkeys(_named(schedule), NOT_KNOWN)
+    undecided |= dict.fromkeys([] if places.symbols else bundle.specs.get("contracts", ()), NO_DATA)
+    warm_up = format_duration(feature_set.grid.warm_up)
+    young = f"no decision yet: less history than the features' warm-up of {warm_up}"
+    undecided |= dict.fromkeys(market.bars.frames, young)
+    for symbol in decisions["symbol"]:
+        undecided.pop(symbol, None)
     others = [
         score_fallback([symbol], schedule, at=at, reason=reason, origin=origin)
         for symbol, reason in sorted(undecided.items())
     ]
     return pd.concat([levels, *others]).sort_values(["symbol", "side", "tier"], ignore_index=True)
+
+
+def _named(schedule: BaseSchedule) -> set[str]:
+    """Contracts the base schedule names."""
+    return {name for bracket in schedule.brackets for name in bracket.symbols}
 
 
 def _places(trained_on: Data, overrides: Sequence[str]) -> Data:

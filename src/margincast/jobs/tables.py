@@ -15,7 +15,8 @@ MOST_ROWS = 60
 def model_table(evaluation: Evaluation, levels: tuple[float, ...]) -> Table:
     """One row a model: pinball relative to the reference, exceedance ratio and cost by level."""
     table = Table(title=f"Backtest, {evaluation.scored:,} decisions, out of sample")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True, min_width=12)
+    table.add_column("pinball\nmean", justify="right")
     for level in levels:
         table.add_column(f"pinball\n{level:g}", justify="right")
         table.add_column(f"exceeded\n{level:g}", justify="right")
@@ -23,7 +24,7 @@ def model_table(evaluation: Evaluation, levels: tuple[float, ...]) -> Table:
     table.add_column("largest\none-day rise", justify="right")
     for model in sorted(evaluation.models, key=lambda summary: summary.pinball_ratio):
         cells = [evaluation.cell(model.model, "both", level) for level in levels]
-        row = [model.model]
+        row = [model.model, f"{model.pinball_ratio:.3f}"]
         for cell in cells:
             row += [f"{cell.pinball_ratio:.3f}", f"{cell.exceedance_ratio:.2f}x"]
         rise = model.largest_one_day_rise
@@ -62,7 +63,7 @@ def margin_table(levels: pd.DataFrame) -> Table:
             str(row["symbol"]),
             str(row["side"]),
             f"{row['tier_cap_usd']:,.0f}",
-            f"{row['forecast']:.2%}" if np.isfinite(row["forecast"]) else "-",
+            f"{row['forecast']:.2%}" if row["status"] == "ok" else "-",
             f"{row['multiplier']:.2f}x",
             f"{row['mmr']:.2%}",
             f"{row['max_leverage']:.1f}x",

@@ -1,19 +1,17 @@
 """``margincast ui``: the MLflow UI on the workspace's store, where people compare models."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from margincast.core.errors import InputError
 from margincast.jobs.console import say
 from margincast.training.tracking import resolve_uri
 
-DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
 
-
-def run(workspace: Path, uri: str, host: str, port: int) -> int:
-    """Start the MLflow UI and wait for it; returns its exit code.
+def run(workspace: Path, uri: str, host: str, port: int) -> NoReturn:
+    """Become the MLflow UI; does not return.
 
     Raises:
         InputError: there is no store yet.
@@ -30,8 +28,6 @@ def run(workspace: Path, uri: str, host: str, port: int) -> int:
     artifacts = workspace / "mlruns" / "artifacts"
     if resolved.startswith("sqlite:///"):
         command += ["--default-artifact-root", artifacts.resolve().as_uri()]
-    try:
-        # the command is made of this interpreter and checked arguments; no shell reads it
-        return subprocess.run(command, check=False, env=dict(os.environ)).returncode  # noqa: S603
-    except KeyboardInterrupt:
-        return 0
+    # The server takes this process's place, so that whoever stops it stops the server. The command
+    # is made of this interpreter and checked arguments; no shell reads it.
+    os.execv(sys.executable, command)  # noqa: S606

@@ -221,7 +221,8 @@ def _age_problem(data_age: timedelta, policy: MarginPolicy) -> str | None:
         return None
     if data_age < timedelta(0):
         return f"data from the future: its time lies {-data_age} ahead of the moment of use"
-    return f"stale data: {data_age} old, allowed {format_duration(allowed)}"
+    rounded = timedelta(seconds=round(data_age.total_seconds()))
+    return f"stale data: {rounded} old, allowed {format_duration(allowed)}"
 
 
 def _forecasts_problem(needed: Mapping[Side, float], policy: MarginPolicy) -> str | None:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from margincast.core.errors import InsufficientHistoryError
-from margincast.core.types import FloatArray, Side
+from margincast.core.types import BoolArray, FloatArray, Side
 from margincast.models.protocol import Panel, TailForecast, require_features
 from margincast.models.scale import SMALLEST, HarScale
 
@@ -35,7 +34,8 @@ class FilteredHistorical:
         filter: ``none`` (static), ``column`` (a volatility feature) or ``har``.
         column: the volatility feature of ``column``.
         har: columns and harmonics of ``har`` (unfitted).
-        history: trailing history of standardised outcomes; None takes all.
+        history: trailing history of standardised outcomes, longer where it is too short for a
+            level; None takes all.
         minimum_exceedances: contracts that expect fewer in the history use the pooled quantile.
         sides: sides to forecast.
         levels: increasing levels.
@@ -57,17 +57,31 @@ class FilteredHistorical:
         if self.filter == "har":
             self.har.fit(panel.frame, panel.log_range)
         ts = panel.frame["ts"]
-        recent = panel
+        scale = self._scale(panel.frame)
+        known = np.isfinite(scale)
+        recent = known.copy()
         if self.history is not None:
-            recent = panel.rows((ts >= ts.max() - self.history).to_numpy())
-        scale = self._scale(recent.frame)
-        symbols = recent.frame["symbol"].to_numpy(dtype=object)
+            recent &= (ts >= ts.max() - self.history).to_numpy()
+        symbols = panel.frame["symbol"].to_numpy(dtype=object)
+        shape = (len(self.sides), len(self.levels))
+        pooled, pooled_beyond = np.empty(shape), np.empty(shape)
+        for j, level in enumerate(self.levels):
+            rows = self._pool(recent, known, level)
+            for i, side in enumerate(self.sides):
+                standardised = panel.outcomes[side][rows] / scale[rows]
+                pooled[i, j], pooled_beyond[i, j] = _quantile_and_beyond(standardised, level)
         self._quantiles, self._shortfalls = {}, {}
-        self._learn(POOLED, recent.outcomes, scale, np.isfinite(scale))
-        for symbol in np.unique(symbols.astype(str)):
-            self._learn(
-                str(symbol), recent.outcomes, scale, np.isfinite(scale) & (symbols == symbol)
-            )
+        self._keep(POOLED, pooled, pooled_beyond)
+        for symbol in np.unique(symbols[recent].astype(str)):
+            own = recent & (symbols == symbol)
+            quantiles, beyond = pooled.copy(), pooled_beyond.copy()
+            for j, level in enumerate(self.levels):
+                if own.sum() * (1 - level) < self.minimum_exceedances:
+                    continue
+                for i, side in enumerate(self.sides):
+                    standardised = panel.outcomes[side][own] / scale[own]
+                    quantiles[i, j], beyond[i, j] = _quantile_and_beyond(standardised, level)
+            self._keep(str(symbol), quantiles, beyond)
         return self
 
     def predict(self, frame: pd.DataFrame) -> TailForecast:
@@ -134,36 +148,28 @@ class FilteredHistorical:
         values: FloatArray = frame[self.column].to_numpy(np.float64)
         return np.maximum(values, SMALLEST)
 
-    def _learn(
-        self,
-        name: str,
-        outcomes: Mapping[Side, FloatArray],
-        scale: FloatArray,
-        rows: npt.NDArray[np.bool_],
-    ) -> None:
-        count = int(rows.sum())
-        quantiles = np.full((len(self.sides), len(self.levels)), np.nan)
-        shortfalls = quantiles.copy()
-        pooled = self._quantiles.get(POOLED)
-        for j, level in enumerate(self.levels):
-            enough = count * (1 - level) >= self.minimum_exceedances
-            if not enough and pooled is None:
-                needed = self.minimum_exceedances / (1 - level)
-                raise InsufficientHistoryError(
-                    f"{self.name}: level {level:g} needs {needed:,.0f} decisions in the peers' "
-                    f"history (model.peers.history), found {count:,}; use more history or a "
-                    "lower level"
-                )
-            for i, side in enumerate(self.sides):
-                if enough:
-                    standardised = outcomes[side][rows] / scale[rows]
-                    quantiles[i, j] = np.quantile(standardised, level)
-                    beyond = standardised[standardised >= quantiles[i, j]]
-                    shortfalls[i, j] = beyond.mean()
-                else:
-                    assert pooled is not None
-                    quantiles[i, j] = pooled[i, j]
-                    shortfalls[i, j] = self._shortfalls[POOLED][i, j]
+    def _pool(self, recent: BoolArray, known: BoolArray, level: float) -> BoolArray:
+        """Rows of the pooled quantile: recent ones, or all where those are too few for a level.
+
+        Raises:
+            InsufficientHistoryError: even all of them expect no exceedance.
+        """
+        if recent.sum() * (1 - level) >= self.minimum_exceedances:
+            return recent
+        if known.sum() * (1 - level) < 1:
+            raise InsufficientHistoryError(
+                f"level {level:g} needs at least {1 / (1 - level):,.0f} decisions, found "
+                f"{known.sum():,}; use more history, more contracts or a lower level"
+            )
+        return known
+
+    def _keep(self, name: str, quantiles: FloatArray, beyond: FloatArray) -> None:
         # a level taken from the pool may lie below the contract's own lower one
         self._quantiles[name] = np.maximum.accumulate(quantiles, axis=1)
-        self._shortfalls[name] = np.maximum.accumulate(shortfalls, axis=1)
+        self._shortfalls[name] = np.maximum.accumulate(beyond, axis=1)
+
+
+def _quantile_and_beyond(standardised: FloatArray, level: float) -> tuple[float, float]:
+    """Return the empirical quantile (type 7) and the mean of what lies at or beyond it."""
+    quantile = float(np.quantile(standardised, level))
+    return quantile, float(standardised[standardised >= quantile].mean())

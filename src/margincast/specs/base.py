@@ -58,8 +58,8 @@ def _check_step(value: str) -> str:
 
 
 def to_tuple(value: object) -> object:
-    """TOML arrays arrive as lists; one text stands for a list of one."""
-    if isinstance(value, str):
+    """TOML arrays arrive as lists; one value stands for a list of one."""
+    if isinstance(value, str | int | float | dict):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
 

@@ -206,6 +206,10 @@ class Tuning(Spec):
         return self
 
 
+Peer = Literal["static", "ewma_fhs", "har_fhs", "lightgbm_raw"]
+"""The peers there are; see :mod:`margincast.models.catalogue`."""
+
+
 class Backtest(Spec):
     """Walk-forward on held-out time."""
 
@@ -214,10 +218,13 @@ class Backtest(Spec):
     refit_every: Step
     embargo: Duration
     """Time between the last training label's end and the first test decision."""
-    peers: Texts
+    peers: Annotated[tuple[Peer, ...], BeforeValidator(to_tuple), Field(min_length=1)]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
+        twice = sorted({name for name in self.peers if self.peers.count(name) > 1})
+        if twice:
+            raise ValueError(f"backtest.peers names {', '.join(twice)} more than once")
         if self.start >= self.end:
             raise ValueError(f"start {self.start:%F} is not before end {self.end:%F}")
         return self

@@ -151,7 +151,9 @@ def build_workload(job: TrainingJob, workspace: Path, root: Path) -> Workload:
     market = read_market(job.data, feature_set, root)
     bars_in(job.target.horizon, market.bars.interval)
     table = build_features(feature_set, market.bars, market.reduced)
-    _require_scale_columns(job, table)
+    _require_columns("model.scale.columns", job.model.scale.columns, job, table)
+    if "ewma_fhs" in job.backtest.peers:
+        _require_columns("model.peers.ewma_column", (job.model.peers.ewma_column,), job, table)
     outcomes, lost = outcome_table(
         market.bars, job.target.horizon, job.target.gap_tolerance, job.target.kind
     )
@@ -166,12 +168,14 @@ def build_workload(job: TrainingJob, workspace: Path, root: Path) -> Workload:
     return Workload(job, feature_set, market, table, panel, findings)
 
 
-def _require_scale_columns(job: TrainingJob, table: FeatureTable) -> None:
-    unknown = [name for name in job.model.scale.columns if name not in table.units]
+def _require_columns(
+    key: str, columns: tuple[str, ...], job: TrainingJob, table: FeatureTable
+) -> None:
+    unknown = [name for name in columns if name not in table.units]
     if unknown:
         hints = ", ".join(f"{name}{did_you_mean(name, table.units)}" for name in unknown)
         raise InputError(
-            f"model.scale.columns: {job.features.set} does not build {hints}; choose columns of "
+            f"{key}: {job.features.set} does not build {hints}; choose columns of "
             "that feature set, or add them to it"
         )
 
