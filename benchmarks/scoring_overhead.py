@@ -9,18 +9,12 @@ Run: ``OMP_NUM_THREADS=1 python benchmarks/scoring_overhead.py``
 import argparse
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
-import polars as pl
 
 from margincast.core.threads import available_threads
-from margincast.data.bars import BarTable, regular_bars
-from margincast.data.simulated import simulate_market
-from margincast.data.simulated_parameters import MarketParameters
-from margincast.features.pipeline import build_features
 from margincast.models.catalogue import LOADERS, OURS, make_forecaster
 from margincast.models.head import QuantileHead
 from margincast.models.protocol import Forecaster, Panel
@@ -29,8 +23,7 @@ from margincast.serving.bundle import BundleMetadata, read_bundle, write_bundle
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
-from margincast.training.panel import assemble_panel
-from margincast.training.targets import outcome_table
+from simulated_panel import simulated_panel
 
 WORKSPACE = Path(__file__).resolve().parents[1]
 BUDGET = 1.3
@@ -51,7 +44,7 @@ def main() -> None:
     )
     feature_set = load_spec(WORKSPACE / job.features.set, FeatureSet)
     feature_set = feature_set.model_copy(update={"book": (), "trades": ()})
-    panel = _panel(job, feature_set, arguments.days)
+    panel = simulated_panel(job, feature_set, arguments.days)
     forecaster, trees = _served(job, feature_set, panel)
     frame, matrix, threads = panel.frame, _matrix(job, forecaster, panel), available_threads()
     ours, bare = [], []
@@ -70,24 +63,6 @@ def main() -> None:
     )
     print(f"bundle predict {min(ours):.3f} s, bare Booster.predict {min(bare):.3f} s")
     print(f"ratio {ratio:.3f}, budget {BUDGET} ({'kept' if ratio <= BUDGET else 'EXCEEDED'})")
-
-
-def _panel(job: TrainingJob, feature_set: FeatureSet, days: int) -> Panel:
-    interval = feature_set.grid.interval
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    market = simulate_market(MarketParameters(), days=days, seed=7, start=start)
-    frames = {
-        contract.symbol: regular_bars(
-            market.bars.filter(pl.col("symbol") == contract.symbol), contract.symbol, interval
-        )[0]
-        for contract in market.parameters.contracts
-    }
-    bars = BarTable(frames, interval, ())
-    target = job.target
-    outcomes, _ = outcome_table(bars, target.horizon, target.gap_tolerance, target.kind)
-    table = build_features(feature_set, bars)
-    panel, _ = assemble_panel(table, outcomes, target.sides, stride=1, interval=interval)
-    return panel.rows(panel.labelled)
 
 
 def _served(

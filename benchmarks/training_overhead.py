@@ -8,27 +8,20 @@ Run: ``OMP_NUM_THREADS=1 python benchmarks/training_overhead.py``
 
 import argparse
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
-import polars as pl
 
 from margincast.core.threads import available_threads
 from margincast.core.types import FloatArray
-from margincast.data.bars import BarTable, regular_bars
-from margincast.data.simulated import simulate_market
-from margincast.data.simulated_parameters import MarketParameters
-from margincast.features.pipeline import build_features
 from margincast.models.head import QuantileHead, dataset_parameters, training_parameters
 from margincast.models.protocol import Panel
 from margincast.models.scale import HarScale
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
-from margincast.training.panel import assemble_panel
-from margincast.training.targets import outcome_table
+from simulated_panel import simulated_panel
 
 WORKSPACE = Path(__file__).resolve().parents[1]
 LEVELS = (0.99, 0.995)
@@ -43,7 +36,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     job = load_spec(WORKSPACE / "training" / "demo.toml", TrainingJob)
-    panel = _panel(job, arguments.days)
+    feature_set = load_spec(WORKSPACE / job.features.set, FeatureSet)
+    feature_set = feature_set.model_copy(update={"book": (), "trades": ()})
+    panel = simulated_panel(job, feature_set, arguments.days)
     spec = job.model.scale
     scale = HarScale(spec.columns, spec.seasonal_harmonics, spec.ridge)
     width = scale.fit(panel.frame, panel.log_range).predict(panel.frame)
@@ -62,26 +57,6 @@ def main() -> None:
     )
     print(f"quantile head {min(ours):.3f} s, bare lightgbm.train {min(bare):.3f} s")
     print(f"ratio {ratio:.3f}, budget {BUDGET} ({'kept' if ratio <= BUDGET else 'EXCEEDED'})")
-
-
-def _panel(job: TrainingJob, days: int) -> Panel:
-    feature_set = load_spec(WORKSPACE / job.features.set, FeatureSet)
-    feature_set = feature_set.model_copy(update={"book": (), "trades": ()})
-    interval = feature_set.grid.interval
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    market = simulate_market(MarketParameters(), days=days, seed=7, start=start)
-    frames = {
-        contract.symbol: regular_bars(
-            market.bars.filter(pl.col("symbol") == contract.symbol), contract.symbol, interval
-        )[0]
-        for contract in market.parameters.contracts
-    }
-    bars = BarTable(frames, interval, ())
-    target = job.target
-    outcomes, _ = outcome_table(bars, target.horizon, target.gap_tolerance, target.kind)
-    table = build_features(feature_set, bars)
-    panel, _ = assemble_panel(table, outcomes, target.sides, stride=1, interval=interval)
-    return panel.rows(panel.labelled)
 
 
 def _bare(head: QuantileHead, panel: Panel, width: FloatArray) -> float:
