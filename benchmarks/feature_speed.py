@@ -20,8 +20,8 @@ import polars as pl
 
 from margincast.core.time import format_duration
 from margincast.data.bars import BarTable, regular_bars
-from margincast.data.simulated import simulate_market
-from margincast.data.simulated_parameters import MarketParameters
+from margincast.data.simulated.market import simulate_market
+from margincast.data.simulated.parameters import MarketParameters
 from margincast.features.library import Window
 from margincast.features.pipeline import build_features
 from margincast.specs.features import FeatureSet

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import polars as pl
 
 from margincast.data.bars import BarTable, regular_bars
-from margincast.data.simulated import simulate_market
-from margincast.data.simulated_parameters import MarketParameters
+from margincast.data.simulated.market import simulate_market
+from margincast.data.simulated.parameters import MarketParameters
 from margincast.features.pipeline import build_features
 from margincast.models.protocol import Panel
 from margincast.specs.features import FeatureSet

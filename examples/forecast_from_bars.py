@@ -17,9 +17,9 @@ import polars as pl
 
 from margincast.core.threads import available_threads
 from margincast.data.bars import BarTable, regular_bars
-from margincast.data.oracle import true_quantile
-from margincast.data.simulated import SimulatedMarket, simulate_market
-from margincast.data.simulated_parameters import MarketParameters
+from margincast.data.simulated.market import SimulatedMarket, simulate_market
+from margincast.data.simulated.oracle import true_quantile
+from margincast.data.simulated.parameters import MarketParameters
 from margincast.features.pipeline import build_features
 from margincast.models.catalogue import make_forecaster
 from margincast.models.protocol import Panel, TailForecast

@@ -15,8 +15,8 @@ from pathlib import Path
 import polars as pl
 
 from margincast.core.types import SIDES
-from margincast.data.simulated import simulate_market
-from margincast.data.simulated_parameters import MarketParameters, select_contracts
+from margincast.data.simulated.market import simulate_market
+from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.margin.levels import margin_levels_for, position_margin_usd
 from margincast.margin.liquidation_cost import Book
 from margincast.specs.loading import load_spec

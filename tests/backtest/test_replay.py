@@ -8,8 +8,8 @@ import pytest
 
 from margincast.backtest.replay import replay, walk_forward_folds
 from margincast.core.errors import InsufficientHistoryError
-from margincast.data.simulated import simulate_market, write_market
-from margincast.data.simulated_parameters import MarketParameters, select_contracts
+from margincast.data.simulated.market import simulate_market, write_market
+from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.models.catalogue import make_forecaster
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob

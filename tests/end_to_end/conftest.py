@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from margincast.cli import main
-from margincast.data.simulated import simulate_market, write_market
-from margincast.data.simulated_parameters import MarketParameters, select_contracts
+from margincast.data.simulated.market import simulate_market, write_market
+from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from margincast.core.errors import InputError
-from margincast.data.simulated import simulate_market, write_market
-from margincast.data.simulated_parameters import MarketParameters, select_contracts
+from margincast.data.simulated.market import simulate_market, write_market
+from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 from margincast.training.workload import build_workload, data_digest, describe

@@ -1,13 +1,14 @@
 """Where a job runs: workspace, data folder, output folder, threads."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from margincast.core.digest import digest_of
 from margincast.core.errors import InputError
 from margincast.core.threads import available_threads
-from margincast.data.simulated import simulate_market, write_market
-from margincast.data.simulated_parameters import MarketParameters, select_contracts
+from margincast.data.simulated.market import simulate_market, write_market
+from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.jobs.console import say
 from margincast.specs.loading import find_workspace
 from margincast.specs.training import Data
@@ -69,15 +70,14 @@ def simulated_market(data: Data, workspace: Path) -> Path:
     """Write the simulated market of a spec once and return its folder."""
     wanted = data.simulated
     assert wanted is not None
-    folder = (
-        workspace
-        / wanted.folder
-        / (f"{wanted.start:%Y%m%d}-{wanted.days}d-seed{wanted.seed}-{'-'.join(wanted.contracts)}")
-    )
+    parameters = MarketParameters(contracts=select_contracts(wanted.contracts))
+    law = digest_of(asdict(parameters))[:8]
+    name = f"{wanted.start:%Y%m%d}-{wanted.days}d-seed{wanted.seed}-{'-'.join(wanted.contracts)}"
+    folder = workspace / wanted.folder / f"{name}-{law}"
     if not (folder / _DONE).exists():
         say(f"simulating {wanted.days} days of {', '.join(wanted.contracts)} (seed {wanted.seed})")
         market = simulate_market(
-            MarketParameters(contracts=select_contracts(wanted.contracts)),
+            parameters,
             days=wanted.days,
             seed=wanted.seed,
             start=wanted.start,

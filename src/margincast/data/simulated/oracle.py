@@ -6,18 +6,22 @@ by the bars' own convention (substep extremes on the tick grid) and reads off th
 """
 
 import math
+import sys
 import zlib
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import polars as pl
 
 from margincast.core.errors import InputError
 from margincast.core.types import SIDES, FloatArray, Side
-from margincast.data.simulated import grid_ticks
-from margincast.data.simulated_parameters import MarketParameters
-from margincast.data.simulated_process import VolatilityState, simulate_paths
+from margincast.data.simulated.contracts import ContractParameters, minute_of
+from margincast.data.simulated.parameters import MarketParameters
+from margincast.data.simulated.positions import PositionState
+from margincast.data.simulated.process import MarketState, simulate_paths
+from margincast.data.simulated.ticks import grid_ticks
+from margincast.data.simulated.volatility import VolatilityState
 
 ORACLE_COLUMNS = (
     "symbol",
@@ -29,10 +33,20 @@ ORACLE_COLUMNS = (
     "expected_shortfall",
     "standard_error",
 )
-_STATE_PARTS = ("slow_common", "fast_common", "slow_own", "fast_own")
+_SCALAR_PARTS = (
+    "log_price",
+    "regime",
+    "slow_common",
+    "fast_common",
+    "slow_own",
+    "fast_own",
+    "common_excitation",
+    "own_excitation",
+    "pressure",
+)
+_ARRAY_PARTS = ("long_size", "long_edge", "short_size", "short_edge")
 _LEAST_EXCEEDANCES = 5
 _STEPS_AT_A_TIME = 2_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def true_quantile(
@@ -52,7 +66,8 @@ def true_quantile(
     exchangeable with the simulated ones, so it stays at or below that rank with probability
     exactly ``level`` for any number of paths. All horizons, levels and sides of a decision share
     their paths, hence are monotone in level and in horizon. Decisions are drawn independently of
-    each other: one asked alone gets the same answer as within a batch.
+    each other: one asked alone gets the same answer as within a batch. Where a contract is
+    delisted within a horizon, the excursion is that of its last minutes of trading.
 
     Args:
         parameters: the market the state comes from.
@@ -71,8 +86,8 @@ def true_quantile(
         decision price; and ``standard_error``, the Monte-Carlo standard error of ``forecast``.
 
     Raises:
-        InputError: an argument is out of range, a column is missing, or a symbol is not one of
-            the market's.
+        InputError: an argument is out of range, a column is missing, a symbol is not one of the
+            market's, or its contract is delisted by then.
     """
     _require_arguments(
         state,
@@ -126,9 +141,8 @@ def _require_arguments(
     path_count: int,
     seed: int,
 ) -> None:
-    missing = [
-        name for name in ("symbol", "ts", "log_price", *_STATE_PARTS) if name not in state.columns
-    ]
+    wanted = ("symbol", "ts", *_SCALAR_PARTS, *_ARRAY_PARTS)
+    missing = [name for name in wanted if name not in state.columns]
     if missing:
         raise InputError(
             f"the oracle's state lacks the columns {', '.join(missing)}; "
@@ -166,10 +180,9 @@ def _excursions(
     """Draw the excursions after one decision, shape (horizons * sides, paths)."""
     contract = parameters.contract(str(decision["symbol"]))
     first_minute = _minute_of(decision["ts"])
-    minute_count = max(horizons_minutes)
-    last = np.asarray(horizons_minutes) - 1
-    log_price = np.asarray(decision["log_price"], float)
-    close = grid_ticks(log_price, contract)
+    horizons = np.minimum(horizons_minutes, _minutes_left(contract, first_minute))
+    minute_count, last = int(horizons.max()), horizons - 1
+    close = grid_ticks(np.asarray(decision["log_price"], float), contract)
     entropy = [seed, zlib.crc32(contract.symbol.encode()), first_minute]
     generator = np.random.default_rng(entropy)
     # Long horizons are drawn in batches of paths, so that memory does not grow with their number.
@@ -177,31 +190,65 @@ def _excursions(
     excursions = np.empty((len(last) * len(sides), path_count))
     for begin in range(0, path_count, batch):
         count = min(batch, path_count - begin)
-        parts = {name: np.full((count, 1), decision[name], float) for name in _STATE_PARTS}
         paths = simulate_paths(
             parameters,
             (contract,),
-            VolatilityState(**parts),
+            _state_of(decision, count),
             first_minute=first_minute,
             minute_count=minute_count,
             generator=generator,
         )
-        moves = paths.log_moves[:, 0]
-        lowest = np.minimum.accumulate(moves.min(axis=-1), axis=-1)[:, last]
-        highest = np.maximum.accumulate(moves.max(axis=-1), axis=-1)[:, last]
+        prices = paths.log_price[:, 0]
+        lowest = np.minimum.accumulate(prices.min(axis=-1), axis=-1)[:, last]
+        highest = np.maximum.accumulate(prices.max(axis=-1), axis=-1)[:, last]
         by_side = {
-            "long": 1.0 - grid_ticks(log_price + lowest, contract) / close,
-            "short": grid_ticks(log_price + highest, contract) / close - 1.0,
+            "long": 1.0 - grid_ticks(lowest, contract) / close,
+            "short": grid_ticks(highest, contract) / close - 1.0,
         }
         stacked = np.stack([by_side[side] for side in sides], axis=-1)
         excursions[:, begin : begin + count] = stacked.reshape(count, -1).T
     return np.maximum(0.0, excursions)
 
 
+def _state_of(decision: dict[str, object], count: int) -> MarketState:
+    """Return the state of a decision as the start of ``count`` paths of its contract."""
+    part = {name: np.full((count, 1), decision[name], float) for name in _SCALAR_PARTS}
+    size, edge = (
+        np.tile(np.array([decision[f"{side}_{name}"] for side in SIDES], float), (count, 1, 1))
+        for name in ("size", "edge")
+    )
+    return MarketState(
+        part["log_price"],
+        VolatilityState(
+            regime=part["regime"],
+            slow_common=part["slow_common"],
+            fast_common=part["fast_common"],
+            slow_own=part["slow_own"],
+            fast_own=part["fast_own"],
+        ),
+        part["common_excitation"],
+        part["own_excitation"],
+        PositionState(part["pressure"][:, 0], size, edge),
+    )
+
+
 def _minute_of(ts: object) -> int:
     if not isinstance(ts, datetime) or ts.tzinfo is None:
         raise InputError(f"the oracle's ts must be times with a time zone, found {ts!r}")
-    return (ts - _EPOCH) // timedelta(minutes=1)
+    return minute_of(ts)
+
+
+def _minutes_left(contract: ContractParameters, first_minute: int) -> int:
+    """Return the minutes of trading left: a price that is no longer made moves against nobody."""
+    if contract.delisted_at is None:
+        return sys.maxsize
+    left = minute_of(contract.delisted_at) - first_minute
+    if left < 1:
+        raise InputError(
+            f"{contract.symbol} is delisted at {contract.delisted_at}, so there is no excursion "
+            "after that; leave out decisions from then on"
+        )
+    return left
 
 
 def _summary(excursions: FloatArray, levels: Sequence[float]) -> FloatArray:

@@ -1,0 +1,1 @@
+"""The simulated market: its law, its tables, the true quantiles, and faults of its feed."""
