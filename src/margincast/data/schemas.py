@@ -6,10 +6,13 @@ allowed.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
 
 import polars as pl
 
 from margincast.core.errors import InputError, did_you_mean
+from margincast.core.time import format_duration, parse_duration
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 
@@ -28,26 +31,190 @@ BOOK_ALIASES = {"bid_qty_": "bid_size_", "ask_qty_": "ask_size_"}
 """Prefixes of per-level columns that mean a canonical one."""
 
 
+Span = Literal["day", "month", "year"]
+
+
 @dataclass(frozen=True)
 class Schema:
-    """A canonical table: required columns and the hard rules of its values."""
+    """A canonical table: its columns and the hard rules of their values.
+
+    Attributes:
+        table: name of the table.
+        required: columns that must be there, and hold a value in every row.
+        positive: columns whose values must be finite and above zero, where there is one.
+        non_negative: columns whose values must be finite and not below zero, where there is one.
+        finite: columns whose values must be finite, where there is one.
+        key: columns that tell rows of one contract apart, besides ``ts``.
+        events: whether a row is an event, of which several equal ones may happen at one time (a
+            trade); otherwise a row is a state.
+        repeats: whether a state may change within one time stamp (a book); otherwise a contract
+            has one row a time and key.
+        span: the period that one partition of the store holds.
+        covers_interval: whether a row covers an interval that opens at ``ts``; the interval is
+            then part of the stored table's name (``bars_1h``).
+    """
 
     table: str
     required: tuple[str, ...]
     positive: tuple[str, ...] = ()
     non_negative: tuple[str, ...] = ()
+    finite: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    events: bool = False
+    repeats: bool = False
+    span: Span = "day"
+    covers_interval: bool = False
 
+
+_OHLC = ("open", "high", "low", "close")
+_BEST = ("bid_price_0", "bid_size_0", "ask_price_0", "ask_size_0")
 
 BARS = Schema(
     "bars",
-    required=("ts", "open", "high", "low", "close", "volume"),
-    positive=("open", "high", "low", "close"),
-    non_negative=("volume",),
+    required=("ts", *_OHLC, "volume"),
+    positive=_OHLC,
+    non_negative=(
+        "volume",
+        "quote_volume",
+        "trade_count",
+        "taker_buy_volume",
+        "taker_buy_quote_volume",
+    ),
+    span="month",
+    covers_interval=True,
 )
 TRADES = Schema(
-    "trades", required=("ts", "price", "size", "side"), positive=("price",), non_negative=("size",)
+    "trades",
+    required=("ts", "price", "size", "side"),
+    positive=("price",),
+    non_negative=("size",),
+    events=True,
 )
-FUNDING = Schema("funding", required=("ts", "funding_rate"))
+FUNDING = Schema("funding", required=("ts", "funding_rate"), finite=("funding_rate",), span="year")
+
+SCHEMAS = {
+    schema.table: schema
+    for schema in (
+        BARS,
+        Schema("mark_bars", ("ts", *_OHLC), _OHLC, span="month", covers_interval=True),
+        Schema("index_bars", ("ts", *_OHLC), _OHLC, span="month", covers_interval=True),
+        # a premium over the index is a fraction of either sign
+        Schema("premium_bars", ("ts", *_OHLC), finite=_OHLC, span="month", covers_interval=True),
+        # levels are checked by the rules of the book, see margincast.data.ingestion.hard_rules
+        Schema("book", ("ts", *_BEST), repeats=True),
+        Schema("quotes", ("ts", *_BEST), repeats=True),
+        # depth within a percentage of the mid; the sign of the percentage is the side
+        Schema(
+            "depth_bands",
+            ("ts", "percentage", "depth", "notional"),
+            non_negative=("depth", "notional"),
+            finite=("percentage",),
+            key=("percentage",),
+            span="month",
+        ),
+        TRADES,
+        # several trades of one order, price and side as one: never to be added to the trades
+        Schema(
+            "aggregate_trades",
+            ("ts", "price", "size", "side"),
+            positive=("price",),
+            non_negative=("size",),
+            events=True,
+        ),
+        FUNDING,
+        Schema(
+            "open_interest",
+            ("ts", "open_interest"),
+            non_negative=("open_interest", "open_interest_usd"),
+            span="month",
+        ),
+        # open interest as bars of its value in USD
+        Schema(
+            "open_interest_bars",
+            ("ts", *_OHLC),
+            non_negative=_OHLC,
+            span="year",
+            covers_interval=True,
+        ),
+        # side is that of the liquidation order: a sell closes a long position
+        Schema(
+            "liquidations",
+            ("ts", "price", "size", "side"),
+            positive=("price",),
+            non_negative=("size",),
+            events=True,
+            span="month",
+        ),
+        # liquidated notional of long and of short positions, USD
+        Schema(
+            "liquidation_totals",
+            ("ts", "long_usd", "short_usd"),
+            non_negative=("long_usd", "short_usd"),
+            span="year",
+            covers_interval=True,
+        ),
+        # an index of implied volatility, in percent a year as its publisher gives it
+        Schema("implied_vol", ("ts", *_OHLC), _OHLC, span="year", covers_interval=True),
+        # symbol is the underlying; volatilities are fractions a year
+        Schema(
+            "options",
+            ("ts", "instrument", "option_type", "strike", "expiry"),
+            positive=("strike", "underlying_price", "index_price"),
+            non_negative=(
+                "bid_price",
+                "ask_price",
+                "mark_price",
+                "implied_volatility",
+                "open_interest",
+            ),
+            finite=("delta",),
+            key=("instrument",),
+        ),
+        # what a venue's ticker of a contract says: each field null where it did not
+        Schema(
+            "derivative_ticker",
+            ("ts",),
+            positive=("last_price", "index_price", "mark_price"),
+            non_negative=("open_interest",),
+            finite=("funding_rate", "predicted_funding_rate"),
+            repeats=True,
+        ),
+    )
+}
+"""Every canonical table by name."""
+
+SIDES_OF_TABLES = ("trades", "aggregate_trades", "liquidations")
+"""Tables whose ``side`` is ``buy`` or ``sell``."""
+
+
+def stored_name(table: str, interval: timedelta | None = None) -> str:
+    """Return the name under which a table is stored: ``bars`` of an hour are ``bars_1h``."""
+    return table if interval is None else f"{table}_{format_duration(interval)}"
+
+
+def schema_of(stored: str) -> Schema:
+    """Return the schema of a stored table's name.
+
+    Raises:
+        InputError: there is no such table; names the nearest.
+    """
+    name, _, interval = stored.rpartition("_")
+    if name in SCHEMAS and SCHEMAS[name].covers_interval and _is_duration(interval):
+        return SCHEMAS[name]
+    if stored in SCHEMAS and not SCHEMAS[stored].covers_interval:
+        return SCHEMAS[stored]
+    raise InputError(
+        f"there is no table '{stored}'{did_you_mean(stored, SCHEMAS)}; tables are "
+        f"{', '.join(SCHEMAS)}, those of bars with their interval, as in bars_1h"
+    )
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        parse_duration(text)
+    except ValueError:
+        return False
+    return True
 
 
 def book_columns(levels: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""Venue and vendor file formats: each module turns one origin's files into canonical tables."""

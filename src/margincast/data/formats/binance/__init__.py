@@ -1,0 +1,1 @@
+"""Binance: the public archive, and recordings of its streams."""

@@ -1,0 +1,1 @@
+"""Bybit: order book archives and public trades."""

@@ -1,0 +1,1 @@
+"""Captures of websocket feeds by one recorder, with a decoder a venue."""

@@ -1,0 +1,1 @@
+"""Tardis: downloadable CSV files."""
