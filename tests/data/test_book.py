@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from margincast.core.errors import InputError
 from margincast.data.book import (
     BookTable,
-    bar_open,
-    interval_batches,
     mended_book,
-    mid_bars,
     read_books,
 )
+from margincast.data.intervals import bar_open, interval_batches
+from margincast.data.mid_bars import mid_bars
 from margincast.data.schemas import book_columns
 from margincast.data.trades import TradeTable, read_trades
 

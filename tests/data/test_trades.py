@@ -64,7 +64,6 @@ def test_reception_without_a_time_zone_is_utc(tmp_path):
         ({"quantity": [1.0, None, 1.0]}, "'size' holds None at row 1"),
         ({"quantity": [-1.0, 0.0, 1.0]}, "'size' holds -1.0 at row 0 .*zero or above"),
         ({"side": ["buy", "sell", "unknown"]}, "'side' holds 'unknown' at row 2 .*buy or sell"),
-        ({"side": ["buy", "sell", None]}, "'side' holds None at row 2"),
         ({"side": [1, -1, 1]}, "'side' holds 1 at row 0"),
         ({"price": ["1", "2", "3"]}, "'price' is String, not a number"),
         ({"received_at": [1, 2, 3]}, "'received_at' is Int64, not a timestamp"),
@@ -74,6 +73,12 @@ def test_reception_without_a_time_zone_is_utc(tmp_path):
 def test_a_value_that_cannot_be_is_refused_with_its_row(tmp_path, columns, message):
     with pytest.raises(InputError, match=message):
         read(trades_of(**columns), tmp_path)
+
+
+def test_a_trade_without_a_side_is_kept_and_counted(tmp_path):
+    frame, counts = read(trades_of(side=["buy", None, "sell"]), tmp_path)
+    assert frame["side"].to_list() == ["buy", None, "sell"]
+    assert counts == {"without an aggressor side": 1}
 
 
 def test_a_missing_column_and_an_empty_table_are_refused(tmp_path):

@@ -85,7 +85,7 @@ def checked_bars(file: TableFile, interval: timedelta) -> pl.DataFrame:
     Raises:
         InputError: see :func:`read_bars`.
     """
-    source = str(file.path)
+    source = str(file)
     scanned = with_canonical_names(file.scan())
     require_columns(scanned, BARS, source)
     timed = with_utc_timestamp(scanned, source)

@@ -16,9 +16,14 @@ crossed: best bid above best ask                       dropped
 locked: best bid equal to best ask                     kept: the mid is well defined, spread is 0
 deeper price or size missing, not finite, not above 0  kept; that level is null (nothing there)
 =====================================================  ==========================================
+
+A snapshot equal to the one before it at a later time is kept: a quiet book looks like that, and a
+feed that hangs shows in ``margincast data check`` as a frozen book. A hole in the sequence of a
+feed of updates leaves no row at all: from there to the next full snapshot the book is not known
+(:mod:`margincast.data.book_builder`), and what needs it has no value.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,14 +32,14 @@ from typing import Any
 import polars as pl
 
 from margincast.core.errors import InputError, did_you_mean
-from margincast.data.bars import BarTable, regular_bars
 from margincast.data.files import find_table_files, readable
 from margincast.data.quality import Finding
-from margincast.data.schemas import book_columns, with_canonical_names, with_utc_timestamp
-from margincast.data.trades import TradeTable
-
-BATCH_ROWS = 100_000
-"""Rows held at a time when a book is reduced to intervals."""
+from margincast.data.schemas import (
+    TIMESTAMP,
+    book_columns,
+    with_canonical_names,
+    with_utc_timestamp,
+)
 
 _SAME_TIME_AS_NEXT = pl.col("ts").eq_missing(pl.col("ts").shift(-1))
 _NEVER = pl.lit(value=False)
@@ -69,7 +74,8 @@ def read_books(
         root: folder that relative entries start at.
         entries: folders or Parquet files.
         symbols: contracts to keep; empty keeps all.
-        known_after: time from a row's ``ts`` until the row can have been known.
+        known_after: time from a row's ``ts`` until the row can have been known, where the feed
+            does not say when it was received (``received_at``).
 
     Raises:
         InputError: a file or column breaks a rule, or no snapshot is usable; says which, where
@@ -83,14 +89,27 @@ def read_books(
     files, findings = find_table_files(root, entries, symbols, "book")
     frames, levels = {}, {}
     for file in files:
-        source = str(file.path)
+        source = str(file)
         with readable(source):
             frame, levels[file.symbol], more = mended_book(file.scan(), file.symbol, source)
         frames[file.symbol] = frame.with_columns(
-            (pl.col("ts") + known_after).alias("known_at"), pl.lit(file.symbol).alias("symbol")
+            _known_at(frame, known_after).alias("known_at"), pl.lit(file.symbol).alias("symbol")
         )
         findings += more
     return BookTable(frames, levels, tuple(findings))
+
+
+def _known_at(frame: pl.LazyFrame, known_after: timedelta) -> pl.Expr:
+    """When a row could have been known: when it was received, and never before its own time.
+
+    A row overtaken by a later one counts as known with it, so that the times never run backwards.
+    """
+    ts = pl.col("ts")
+    if "received_at" not in frame.collect_schema():
+        return ts + known_after
+    received = pl.max_horizontal(ts, pl.col("received_at").cast(TIMESTAMP))
+    stated = pl.when(pl.col("received_at").is_not_null()).then(received)
+    return pl.coalesce(stated, ts + known_after).cum_max()
 
 
 def mended_book(
@@ -188,125 +207,6 @@ def mended_book(
             ),
         ],
     )
-
-
-def bar_open(interval: timedelta) -> pl.Expr:
-    """Open of the bar at whose close a row is first known: rows known in (ts, ts + interval].
-
-    A row known exactly at a close belongs to the bar that closes there.
-    """
-    just_before = pl.col("known_at") - timedelta(microseconds=1)
-    return just_before.dt.truncate(interval)
-
-
-def interval_batches(
-    rows: pl.LazyFrame, interval: timedelta, batch_rows: int = BATCH_ROWS
-) -> Iterator[pl.DataFrame]:
-    """Run a query over rows and give its result in batches that never split an interval.
-
-    Sums of floats depend on their order, and a streaming group-by adds in whatever order its
-    threads finish. Here each interval's rows come together, in time order and in one piece of
-    memory, so that sums are the same for any number of threads and any size of batch.
-
-    Args:
-        rows: a query with the column ``known_at``, sorted by it.
-        interval: length of the intervals.
-        batch_rows: rows held at a time.
-
-    Yields:
-        The rows with ``ts``, the open of their bar (see :func:`bar_open`); in time order.
-    """
-    stamped = rows.with_columns(bar_open(interval).alias("ts"))
-    held: pl.DataFrame | None = None
-    for batch in stamped.collect_batches(
-        chunk_size=batch_rows, maintain_order=True, engine="streaming"
-    ):
-        joined = batch if held is None else pl.concat([held, batch])
-        if joined.is_empty():
-            continue
-        unfinished = pl.col("ts") == joined["ts"][-1]
-        held = joined.filter(unfinished)
-        whole = joined.filter(~unfinished)
-        if not whole.is_empty():
-            yield _in_one_piece(whole)
-    if held is not None:
-        yield _in_one_piece(held)
-
-
-def mid_bars(books: BookTable, interval: timedelta, trades: TradeTable | None = None) -> BarTable:
-    """Make bars of the mid price, (best bid + best ask) / 2, as ``read_bars`` gives them.
-
-    A bar holds the snapshots known in (ts, ts + interval]; one without a snapshot is missing. It is
-    stale when nothing was traded and neither best price nor best size changed since the bar before:
-    a quiet minute of a living book is no stale one.
-
-    Args:
-        books: order books.
-        interval: grid step.
-        trades: trades of the same contracts, whose size is the bars' ``volume`` (0 where the book
-            was there and nothing traded); without them ``volume`` counts the snapshots.
-
-    Returns:
-        Bars with ``snapshot_count`` beside the canonical columns.
-
-    Raises:
-        InputError: a contract has a book but no trades, or all its bars are stale.
-    """
-    frames, findings = {}, []
-    for symbol, book in books.frames.items():
-        bars = _mid_bars(book, interval)
-        if trades is None:
-            bars = bars.with_columns(pl.lit(0.0).alias("traded"))
-        elif symbol in trades.frames:
-            traded = _traded_size(trades.frames[symbol], interval)
-            bars = bars.join(traded, on="ts", how="left", maintain_order="left").with_columns(
-                pl.col("traded").fill_null(0.0)
-            )
-        else:
-            raise InputError(
-                f"data.trades: no trades for {symbol}{did_you_mean(symbol, trades.frames)}, which "
-                f"has a book; there are {', '.join(sorted(trades.frames))}"
-            )
-        # Bars are stale where their volume is zero; in a book, a change is a sign of life too.
-        living = bars.with_columns((pl.col("traded") + pl.col("change_count")).alias("volume"))
-        regular, more = regular_bars(living, symbol, interval)
-        volume = pl.col("snapshot_count" if trades is None else "traded").alias("volume")
-        frames[symbol] = regular.with_columns(volume).drop("traded", "change_count")
-        findings += more
-    return BarTable(frames, interval, tuple(findings))
-
-
-def _mid_bars(book: pl.LazyFrame, interval: timedelta) -> pl.DataFrame:
-    mid = (pl.col("bid_price_0") + pl.col("ask_price_0")) / 2
-    changed = pl.any_horizontal(
-        pl.col(name).ne_missing(pl.col(name).shift(1)) for name in book_columns(1)
-    )
-    return (
-        book.select(bar_open(interval).alias("ts"), mid.alias("mid"), changed.alias("changed"))
-        .group_by("ts")
-        .agg(
-            pl.col("mid").first().alias("open"),
-            pl.col("mid").max().alias("high"),
-            pl.col("mid").min().alias("low"),
-            pl.col("mid").last().alias("close"),
-            pl.len().cast(pl.Float64).alias("snapshot_count"),
-            pl.col("changed").sum().cast(pl.Float64).alias("change_count"),
-        )
-        .sort("ts")
-        .collect(engine="streaming")
-    )
-
-
-def _traded_size(trades: pl.LazyFrame, interval: timedelta) -> pl.DataFrame:
-    parts = [
-        batch.group_by("ts", maintain_order=True).agg(pl.col("size").sum().alias("traded"))
-        for batch in interval_batches(trades.select("known_at", "size"), interval)
-    ]
-    return pl.concat(parts)
-
-
-def _in_one_piece(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.rechunk().with_columns(pl.col("ts").set_sorted())
 
 
 def _book_levels(frame: pl.LazyFrame, source: str) -> int:

@@ -2,7 +2,8 @@
 
 A trade is known when it was received (column ``received_at``), or at its own time where the feed
 does not say; a reception before the trade itself is a clock's error and counts as the trade's time.
-Values that cannot be (a price of zero, a side that is neither buy nor sell) are refused. What a
+Values that cannot be (a price of zero, a side that is neither buy nor sell) are refused; a side may
+be missing where a venue does not say it. What a
 feed gets wrong as a whole is reported: an aggressor side that never varies carries no information,
 so ``side`` becomes null there and every signed feature is "not known" rather than wrong.
 """
@@ -45,7 +46,10 @@ _RULES = {
         ~(_SIZE.is_finite() & (_SIZE >= 0)).fill_null(value=False),
         "a finite number, zero or above",
     ),
-    "side": (~pl.col("side").is_in(AGGRESSOR_SIDES).fill_null(value=False), "buy or sell"),
+    "side": (
+        ~pl.col("side").is_in(AGGRESSOR_SIDES).fill_null(value=True),
+        "buy or sell, or nothing where the venue does not say",
+    ),
 }
 """Per column: which rows are wrong, and what is allowed."""
 
@@ -79,7 +83,7 @@ def read_trades(root: Path, entries: Sequence[str], symbols: Sequence[str]) -> T
     files, findings = find_table_files(root, entries, symbols, "trades")
     frames = {}
     for file in files:
-        with readable(str(file.path)):
+        with readable(str(file)):
             frames[file.symbol], more = checked_trades(file)
         findings += more
     return TradeTable(frames, tuple(findings))
@@ -94,7 +98,7 @@ def checked_trades(file: TableFile) -> tuple[pl.LazyFrame, list[Finding]]:
     Raises:
         InputError: see :func:`read_trades`.
     """
-    source = str(file.path)
+    source = str(file)
     scanned = with_canonical_names(file.scan())
     require_columns(scanned, TRADES, source)
     _require_numbers(scanned, source)
@@ -109,6 +113,7 @@ def checked_trades(file: TableFile) -> tuple[pl.LazyFrame, list[Finding]]:
         .select(
             pl.len().alias("rows"),
             *((pl.col("side") == side).sum().alias(side) for side in AGGRESSOR_SIDES),
+            pl.col("side").null_count().alias("without side"),
             late.sum().alias("late"),
             pl.when(late).then(pl.col("ts")).min().alias("first late"),
             *(bad.sum().alias(f"bad {column}") for column, (bad, _) in _RULES.items()),
@@ -148,6 +153,14 @@ def checked_trades(file: TableFile) -> tuple[pl.LazyFrame, list[Finding]]:
             counts["rows"],
             "sorted by the time they were known",
             counts["first late"],
+        ),
+        Finding(
+            "trades",
+            file.symbol,
+            "without an aggressor side",
+            counts["without side"],
+            counts["rows"],
+            "kept; signed flow of their interval is not known",
         ),
         Finding(
             "trades",

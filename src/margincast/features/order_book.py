@@ -22,7 +22,7 @@ from operator import add
 import polars as pl
 
 from margincast.core.errors import InputError
-from margincast.data.book import interval_batches
+from margincast.data.intervals import interval_batches
 from margincast.features.library import FeatureFunction, Unit, Window, feature, look_up
 from margincast.specs.features import Feature
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 import polars as pl
 
 from margincast.core.errors import InputError
-from margincast.data.book import bar_open, interval_batches
+from margincast.data.intervals import bar_open, interval_batches
 from margincast.features.library import Unit, Window, feature, look_up
 from margincast.features.order_book import on_decisions
 from margincast.specs.features import Feature

@@ -12,8 +12,9 @@ from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import InputError, did_you_mean
 from margincast.core.time import format_duration
 from margincast.data.bars import BarTable, read_bars
-from margincast.data.book import mid_bars, read_books
+from margincast.data.book import read_books
 from margincast.data.files import find_table_files
+from margincast.data.mid_bars import mid_bars
 from margincast.data.quality import Finding
 from margincast.data.trades import read_trades
 from margincast.features.order_book import reduce_book
@@ -132,7 +133,8 @@ def data_digest(data: Data, root: Path) -> str:
         if entries:
             found, _ = find_table_files(root, entries, data.symbols, table)
             for file in found:
-                files[f"{table}/{file.symbol}"] = digest_of_file(file.path)
+                for number, path in enumerate(file.paths):
+                    files[f"{table}/{file.symbol}/{number}"] = digest_of_file(path)
     return digest_of(files)
 
 

@@ -1,0 +1,1 @@
+"""Ingestion: from a recognised source to rows of the store, every one accounted for."""
