@@ -309,7 +309,7 @@ def test_an_interrupted_backtest_continues_to_the_same_forecasts(
             if re.search(r"backtest \d/8: margincast", line):
                 process.send_signal(signal.SIGINT)
     assert process.returncode == 130, errors
-    assert "interrupted; finished folds are kept" in errors
+    assert "interrupted; what was finished is kept" in errors
     assert "Traceback" not in errors
     assert {path.name for path in out.iterdir()} == {".folds"}
     kept = fold_files(out)

@@ -3,7 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
+
+Severity = Literal["info", "warning", "fault"]
+"""``info``: good to know; ``warning``: look before you rely on it; ``fault``: the data is wrong."""
+
+SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "info")
+"""Most severe first."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,10 @@ class Finding:
         total: rows (or decisions) looked at.
         action: what was done about them.
         first: time of the first one, where there is one.
+        last: time of the last one, where it is known.
+        venue: where the contract trades, where it is known.
+        severity: how much it matters.
+        examples: some of them, as time and what stands there.
     """
 
     table: str
@@ -27,10 +37,18 @@ class Finding:
     total: int
     action: str
     first: datetime | None = None
+    last: datetime | None = None
+    venue: str = ""
+    severity: Severity = "info"
+    examples: tuple[tuple[datetime, str], ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Return a JSON-like record."""
-        return asdict(self) | {"first": self.first.isoformat() if self.first else None}
+        return asdict(self) | {
+            "first": self.first.isoformat() if self.first else None,
+            "last": self.last.isoformat() if self.last else None,
+            "examples": [[time.isoformat(), text] for time, text in self.examples],
+        }
 
 
 def found(findings: Iterable[Finding]) -> list[Finding]:

@@ -19,7 +19,7 @@ console = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
 if not output.is_terminal:
     # a log file or pipe has no width; tables need this much to stay on one line a row
-    output = Console(highlight=False, width=120)
+    output = Console(highlight=False, width=160)
 
 
 def say(text: str) -> None:
@@ -48,6 +48,10 @@ class Counter:
     def __init__(self, bar: Progress, title: str, total: int) -> None:
         self._bar, self._title, self._total, self._done = bar, title, total, 0
         self._task = bar.add_task(title, total=total, now="")
+
+    def remark(self, now: str) -> None:
+        """Show on a terminal what is going on within a piece."""
+        self._bar.update(self._task, now=now)
 
     def advance(self, now: str) -> None:
         """Count one piece as done; ``now`` says which."""
