@@ -100,7 +100,7 @@ def run(
     for one in summary.refused:
         # the list of what was tried is much the same for all files: once it is enough
         text, _, tried = one.reason.partition("\n")
-        say(f"refused: {text if listed or not tried else one.reason}")
+        say(f"refused: {text.removesuffix(' Tried:') if listed or not tried else one.reason}")
         listed = listed or bool(tried)
     say(
         f"{len(added)} source(s) ingested, {len(present)} were there already, "

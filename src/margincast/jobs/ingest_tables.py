@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from margincast.data.formats.format import APPLIED, MERGED, TRANSLATED
 from margincast.data.store import Record, TableCount
+
+_ORDINARY = (TRANSLATED, APPLIED, MERGED)
 
 MOST_SOURCES = 60
 """With more sources than this the table shows contracts' totals by table and venue."""
@@ -73,7 +76,7 @@ def _lines(
             told = [0, 0]
     return [
         ((key[0] or str(len(sources[key])), key[1], key[2], str(len(contracts[key]))), line)
-        for key, line in figures.items()
+        for key, line in (figures.items() if by_source else sorted(figures.items()))
     ]
 
 
@@ -92,7 +95,7 @@ def _remarks(records: Sequence[Record]) -> Table:
         "rejected: ": [record.rejected for record in records],
         "quarantined: ": [record.quarantined for record in records],
         "": [
-            {key: n for key, n in record.records.items() if key.startswith("not stored")}
+            {key: count for key, count in record.records.items() if key not in _ORDINARY}
             | record.events
             for record in records
         ],

@@ -14,7 +14,8 @@ from margincast.data.formats.testing import check_format
 from margincast.specs.loading import load_spec
 from margincast.specs.mapping import MappingSpec
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "mapping-quotes.toml"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+EXAMPLE = EXAMPLES / "mapping-quotes.toml"
 NAME = "mapped table"
 TRADES = ColumnMapping(
     table="trades",
@@ -208,3 +209,15 @@ def test_reading_twice_gives_the_same_account(tmp_path):
         assert sum(len(batch.frame) for batch in form.read(source, match, account)) == 1
     assert accounts[0].outcomes == accounts[1].outcomes
     assert accounts[0].rejects == accounts[1].rejects
+
+
+def test_the_example_of_trades_reads_the_real_file(shared_data):
+    path = shared_data / "data/native/vendor_fixtures/binance/btcusdt-trades.parquet"
+    reading = read(Source(path), loaded(EXAMPLES / "mapping-trades.toml"))
+    trades, given = reading.table("trades"), pl.read_parquet(path)
+    assert trades["price"].to_list() == given["price"].to_list()
+    assert trades["size"].to_list() == given["quantity"].to_list()
+    assert trades["ts"].to_list() == given["timestamp"].to_list()
+    sellers = (given["buyer_maker"] == "True").to_list()
+    assert [side == "sell" for side in trades["side"]] == sellers
+    assert 0 < sum(sellers) < len(sellers)
