@@ -228,21 +228,21 @@ def book_columns(levels: int) -> list[str]:
 
 
 def with_canonical_names(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Rename known aliases; extra columns are kept, and a canonical name is never overwritten."""
+    """Rename known aliases; extra columns are kept, and a canonical name is never overwritten.
+
+    Of several aliases of one name the first of :data:`ALIASES` is taken: a ``timestamp`` says more
+    than a ``date``.
+    """
     names = frame.collect_schema().names()
-    renames = {
-        name: ALIASES[name] for name in names if name in ALIASES and ALIASES[name] not in names
-    }
+    renames: dict[str, str] = {}
+    for alias, target in ALIASES.items():
+        if alias in names and target not in names and target not in renames.values():
+            renames[alias] = target
     for name in names:
         for prefix, canonical in BOOK_ALIASES.items():
             target = canonical + name.removeprefix(prefix)
             if name.startswith(prefix) and target not in names:
                 renames[name] = target
-    taken: set[str] = set()
-    for name, target in list(renames.items()):
-        if target in taken:
-            del renames[name]
-        taken.add(target)
     return frame.rename(renames)
 
 

@@ -489,3 +489,15 @@ def test_trade_ids_are_numbers_only_where_the_venue_s_are(tmp_path):
     names = check(written(tmp_path, "b.csv", text.format("17", "0f-a1"))).table("trades")
     assert numbers["trade_id"].to_list() == [17, 18]
     assert names["trade_id"].to_list() == ["17", "0f-a1"]
+
+
+def test_columns_that_mean_something_else_are_refused_until_the_table_is_said(tmp_path):
+    liquidations = (
+        "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n"
+        "bybit,BTCUSDT,1700000000000000,1700000000000000,1,buy,1,2\n"
+    )
+    source = written(tmp_path, "renamed.csv", liquidations)
+    assert "those of Tardis" in refusal(source)
+    assert read_whole(source, Hints(table="liquidations")).form.name == "Tardis liquidations"
+    updates = "symbol,timestamp,first_update_id,side,price,qty\nX,1700000000000,1,buy,1,2\n"
+    assert "updates of an order book" in refusal(written(tmp_path, "depth.csv", updates))

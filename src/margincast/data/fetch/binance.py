@@ -55,7 +55,7 @@ CEASED: MappingProxyType[tuple[str, str], str] = MappingProxyType(
 """What is known of tables that the venue no longer publishes, by market and table."""
 
 _INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
-_LONG_INTERVALS = ("3d", "1w", "1mo")  # longer than a day: monthly files only
+_LONG_INTERVALS = ("3d", "1w")  # longer than a day: monthly files only; 1mo has no fixed length
 # Letters of any script: the venue lists contracts with Chinese names. No dot, slash, percent sign
 # or space, so that a symbol can name a folder and a part of an address and nothing else.
 _SYMBOL = re.compile(r"[\w-]{2,40}")

@@ -49,11 +49,11 @@ _PARTS_OF_TIME = ("date", "year", "month", "day", "hour")
 
 def _match(sample: Sample) -> Match | str:
     names = list(sample.columns) or list(sample.header)
-    unusable = _unusable(names)
-    if unusable:
-        return unusable
     partition = partition_values(sample.source)
     wanted = sample.hints.table or partition.get("table")
+    unusable = _unusable(names) or ("" if wanted else _foreign(names))
+    if unusable:
+        return unusable
     found = _recognised(sample, names, wanted)
     if isinstance(found, str):
         return found
@@ -92,6 +92,15 @@ def _match(sample: Sample) -> Match | str:
             },
         },
     )
+
+
+def _foreign(names: Sequence[str]) -> str:
+    """Say whose columns these are, where they look canonical and mean something else."""
+    if {"exchange", "local_timestamp"} <= set(names):
+        return "its columns are those of Tardis, of a kind its name does not tell; say --table"
+    if {"update_type", "first_update_id"} & set(names):
+        return "its columns are those of updates of an order book, not of trades"
+    return ""
 
 
 def _unusable(names: Sequence[str]) -> str:

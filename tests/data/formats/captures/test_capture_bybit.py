@@ -49,14 +49,14 @@ SNAPSHOT = book(
 )
 
 
-def test_deltas_follow_by_one_and_are_dated_by_the_matching_engine():
+def test_deltas_follow_by_one_and_are_dated_by_their_message():
     account, tables = told(
         SNAPSHOT,
         book("delta", 18521289, [["16493.50", "0"]], [["16610.00", "1.5"]], cts=1672304485978),
     )
     assert account.outcomes == {APPLIED: 2}
     last = tables["bybit", "book"].row(-1, named=True)
-    assert last["ts"] == datetime(2022, 12, 29, 9, 1, 25, 978000, UTC)
+    assert last["ts"] == datetime(2022, 12, 29, 9, 1, 25, 983000, UTC)
     assert (last["bid_price_0"], last["ask_price_0"], last["ask_price_1"]) == (16493, 16610, 16611)
     assert last["sequence"] == 18521289
 

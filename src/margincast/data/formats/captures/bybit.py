@@ -5,8 +5,9 @@ apart by the address of the connection, because one symbol names a contract and 
 Bybit's own: coins for linear contracts and spot, USD for inverse ones.
 
 Books (Bybit API v5, "WebSocket Stream: Public: Orderbook"): a snapshot, then deltas whose update id
-``u`` grows by one; ``u`` of 1 is a snapshot after a restart of the service. Their time is that of
-the matching engine (``cts``) where told. Tickers of contracts are a snapshot, then the fields that
+``u`` grows by one; ``u`` of 1 is a snapshot after a restart of the service. Their time is when
+the venue made the message (``ts``): when the matching engine acted (``cts``) nobody outside could
+know it. Tickers of contracts are a snapshot, then the fields that
 changed ("Ticker"), so that a row holds all that is in force. The statistics of 24 hours are not
 stored. The side of a liquidation is told as that of the position ("All Liquidation"): a long one
 (``Buy``) is closed by selling.
@@ -155,7 +156,7 @@ def _book(message: Mapping[str, object]) -> tuple[str, BookMessage]:
     data = object_of(message["data"])
     sequence = whole(data["u"])
     return text_of(data["s"]), BookMessage(
-        ts_us=microseconds_of(message.get("cts", message["ts"])),
+        ts_us=microseconds_of(message["ts"]),
         bids=levels_of(pairs_in(data["b"])),
         asks=levels_of(pairs_in(data["a"])),
         is_snapshot=message["type"] == "snapshot" or sequence == 1,
