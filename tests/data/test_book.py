@@ -176,6 +176,24 @@ def test_a_row_is_known_after_the_stated_delay(tmp_path):
     assert frame["known_at"].dtype == pl.Datetime("us", "UTC")
 
 
+def test_a_row_is_known_when_it_was_received_and_never_before_those_it_follows(tmp_path):
+    received = [START + 5 * SECOND, START + 2 * SECOND, None, START - SECOND, START + 9 * SECOND]
+    book_of([GOOD] * 5, received_at=received).write_parquet(tmp_path / "X.parquet")
+    frame = read_books(tmp_path, ["."], [], SECOND).frames["X"].collect()
+    # overtaken by the row before; not stated: a second after its time; a clock that ran behind
+    assert frame["known_at"].to_list() == [
+        START + 5 * SECOND,
+        START + 5 * SECOND,
+        START + 5 * SECOND,
+        START + 5 * SECOND,
+        START + 9 * SECOND,
+    ]
+    alone = book_of([GOOD], received_at=[START - SECOND])
+    alone.write_parquet(tmp_path / "X.parquet")
+    frame = read_books(tmp_path, ["."], [], SECOND).frames["X"].collect()
+    assert frame["known_at"].to_list() == [START]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
