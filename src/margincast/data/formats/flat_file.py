@@ -32,7 +32,7 @@ from margincast.data.schemas import TIMESTAMP
 SAMPLE_ROWS = 10_000
 """Rows from which a file is recognised where its columns do not suffice."""
 
-_BATCH_CELLS = 10_000_000
+_BATCH_CELLS = 2_000_000  # about 16 MB of numbers: two workers with their copies stay below 1.5 GiB
 _BUFFER_BYTES, _LEAST_BUFFER_BYTES = 64 * 1024**2, 16 * 1024
 _NAMES = {
     "number": "a number",
