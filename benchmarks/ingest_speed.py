@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 
 from margincast.data.formats.source import Source
-from margincast.data.ingestion.ingest import Request, commit, identify, stage
+from margincast.data.ingestion.commit import commit
+from margincast.data.ingestion.ingest import Request, identify, stage
 from margincast.data.schemas import book_columns
 from margincast.data.store import STAGING, Record, Store
 

@@ -132,11 +132,15 @@ def data_ingest(
 def data_check(
     store: Annotated[Path, typer.Argument(metavar="STORE")],
     out: OutOption = None,
+    fail_on: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="fault or warning: exit 1 if there is one.", metavar="SEVERITY"),
+    ] = None,
 ) -> None:
     """Report the quality of a store: check.json, check.html and a table here."""
     from margincast.jobs import check
 
-    check.run(store, out)
+    _end(check.run(store, out, fail_on).passed)
 
 
 @data_app.command("fetch")
@@ -186,21 +190,26 @@ def data_simulate(
     days: Annotated[int, typer.Option(min=1)] = 30,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     start: Annotated[str, typer.Option(help="First day (UTC).", metavar="DATE")] = "2026-01-01",
-    faults: Annotated[int, typer.Option(help="Faults of the feed to inject, of each kind.")] = 0,
+    faults: Annotated[int, typer.Option(help="Faults to inject into each feed.", min=0)] = 0,
     truth: Annotated[
         bool, typer.Option("--truth", help="Write the latent state too, for oracle studies.")
     ] = False,
 ) -> None:
     """Write a simulated market: bars, books, trades, funding, open interest, liquidations."""
+    from margincast.core.errors import InputError
     from margincast.core.time import parse_instant
     from margincast.jobs import simulate
 
+    try:
+        first = parse_instant(start)
+    except ValueError as error:
+        raise InputError(f"--start: {error}") from None
     simulate.run(
         out,
         contracts=_listed(contracts),
         days=days,
         seed=seed,
-        start=parse_instant(start),
+        start=first,
         faults=faults,
         truth=truth,
     )

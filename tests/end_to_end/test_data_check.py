@@ -3,14 +3,18 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from margincast.cli import app
 from margincast.core.errors import InputError
+from margincast.data.check import _plots
+from margincast.data.check.survey import survey_store
 from margincast.data.formats.format import Batch
 from margincast.data.ingestion.staging import PartWriter, QuarantineWriter
 from margincast.data.schemas import TIMESTAMP, with_canonical_names, with_utc_timestamp
@@ -164,7 +168,116 @@ def test_standx_is_as_its_notes_say(shared_data, tmp_path):
     what = {finding.what: finding for finding in findings}
     (holes,) = (text for text in what if text.startswith("holes"))
     assert holes.startswith("holes of 6 s to 7 s (median 7 s) about every 36 s; 84 % of")
+    (count,) = (one.count for text, one in what.items() if text.startswith("holes"))
+    # a hole of seven seconds leaves six rows out
+    assert count == pytest.approx(6 * 4949, rel=0.05)
+    assert not [text for text in what if "spike" in text or "wick" in text or "unit" in text]
+    assert not [text for text in what if "sizes of a book" in text]
     locked = what["locked (best bid = best ask)"]
     assert locked.count / locked.total == pytest.approx(0.46, abs=0.005)
     assert any(text.startswith("missing rows: longest step 108 s") for text in what)
     assert what["all on one side: the aggressor is not known"].count == 306_657
+
+
+def test_standx_in_other_units_or_with_wrong_snapshots_is_found(shared_data, tmp_path):
+    name = "book/standx_BTC-USD_book20_1s.parquet"
+    scanned = with_canonical_names(pl.scan_parquet(shared_data / "data" / name))
+    hours = pl.col("ts").is_between(
+        NOW + timedelta(days=6, hours=6), NOW + timedelta(days=6, hours=18)
+    )
+    frame = with_utc_timestamp(scanned, name).filter(hours).collect()
+    later = pl.col("ts") >= datetime(2026, 1, 7, 12, tzinfo=UTC)
+    single = pl.int_range(pl.len()) % 4500 == 2250
+    for folder, where, prices, sizes in (
+        ("unit", later, 1000.0, 1e-3),
+        ("single", single, 1.5, 1.0),
+        ("sizes", single, 1.0, 1000.0),
+    ):
+        wrong = frame.with_columns(
+            pl.when(where).then(pl.col(column) * factor).otherwise(column).alias(column)
+            for word, factor in (("price", prices), ("size", sizes))
+            for column in frame.columns
+            if f"_{word}_" in column
+        )
+        write_source(tmp_path / folder, "book", "standx", wrong)
+    told = {
+        folder: survey_store(Store(tmp_path / folder)).findings
+        for folder in ("unit", "single", "sizes")
+    }
+    change = told["unit"][0]
+    assert change.severity == "fault"
+    assert change.what.startswith("unit change: mid by 10^k, size by 10^-k; worst: times ")
+    assert change.first == datetime(2026, 1, 7, 12, tzinfo=UTC)
+    for folder, words in (("single", "price spikes that come back (mid"), ("sizes", "sizes of a")):
+        (finding,) = (one for one in told[folder] if one.what.startswith(words))
+        assert (finding.count, finding.severity) == (8, "warning")
+
+
+def test_report_passes_or_not_as_it_is_told(store, tmp_path):
+    report = check.run(store, tmp_path / "out")
+    assert {"fault", "warning"} <= {one.severity for one in report.findings}
+    assert report.passed
+    assert not check.run(store, tmp_path / "out", "fault").passed
+    assert not replace(report, fail_on="warning").passed
+    clean = tmp_path / "clean"
+    frame = pl.DataFrame(
+        {
+            "symbol": "A",
+            "ts": [NOW + timedelta(hours=hour) for hour in [*range(50), *range(60, 99)]],
+            "open": 1.0, "high": 2.0, "low": 1.0, "close": 1.5, "volume": 1.0,
+        },
+        schema_overrides={"ts": TIMESTAMP},
+    )  # fmt: skip  # one bar a line
+    write_source(clean, "bars_1h", "venue", frame)
+    report = check.run(clean, tmp_path / "out", "fault")
+    assert report.passed
+    assert not replace(report, fail_on="warning").passed
+    with pytest.raises(InputError, match="cannot fail on 'info'; allowed: fault, warning"):
+        check.run(clean, tmp_path / "out", "info")
+
+
+def test_terminal_has_a_line_a_contract_and_one_for_equal_findings(tmp_path, capsys):
+    root = tmp_path / "store"
+    hours = [*range(100), *range(110, 300)]
+    bars = pl.DataFrame(
+        {
+            "ts": [NOW + timedelta(hours=hour) for hour in hours],
+            "open": 1.0, "high": 2.0, "low": 1.0, "volume": 1.0,
+            "close": [1.0 + hour % 7 / 10 for hour in hours],
+        },
+        schema_overrides={"ts": TIMESTAMP},
+    )  # fmt: skip  # one bar a line
+    named = [bars.with_columns(pl.lit(f"C{number}").alias("symbol")) for number in range(3)]
+    write_source(root, "bars_1h", "venue", pl.concat(named))
+    check.run(root, tmp_path / "out")
+    printed = capsys.readouterr().out
+    above, below = printed.split("What was found")
+    assert [f"venue C{number}" in above for number in range(3)] == [True] * 3
+    assert "96.7 %" in above
+    assert "11 h" in above
+    assert below.count("missing rows") == 1
+    assert "3: venue C0, venue C1" in re.sub(r"[\s│]+", " ", below)
+    assert "3.33 %" in below
+
+
+def test_page_folds_examples_and_puts_the_action_under_what_was_found(store, tmp_path):
+    page = check.run(store, tmp_path / "out").html.read_text(encoding="utf-8")
+    assert page.index("<h2>What is there") < page.index("<h2>Findings")
+    head = page[page.index("<h2>Findings") : page.index("<tbody>", page.index("<h2>Findings"))]
+    assert "What is done" not in head
+    assert "Examples" not in head
+    assert re.search(
+        r"missing rows: [^<]*<br><span class=\"action\">left unknown[^<]*</span><details>", page
+    )
+
+
+def test_price_axes_have_plain_numbers(tmp_path):
+    """Matplotlib marks up the numbers of a logarithmic axis; fonts without it print the markup."""
+    axes = Figure().subplots()
+    axes.plot([0, 1], [0.1, 120.0])
+    _plots.scale_prices(axes)
+    axes.figure.draw_without_rendering()
+    texts = [label.get_text() for label in axes.get_yticklabels(which="both")]
+    assert "0.1" in texts
+    assert "100" in texts
+    assert not [text for text in texts if "$" in text]

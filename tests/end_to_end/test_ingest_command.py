@@ -1,7 +1,6 @@
 """``margincast data ingest`` as a person runs it: idempotent, resumable, and nothing lost."""
 
 import gzip
-import json
 import os
 import resource
 import signal
@@ -15,6 +14,7 @@ import pytest
 
 from margincast.core.errors import InputError
 from margincast.data.files import find_table_files
+from margincast.data.formats.format import Options
 from margincast.data.store import MANIFEST, STAGING, Store
 from margincast.jobs import ingest
 
@@ -161,15 +161,45 @@ def test_a_store_is_refused_where_it_cannot_be_made(sources, tmp_path):
     assert "nowhere does not exist" in missing.stderr
 
 
-def test_other_settings_for_a_source_that_is_there_are_refused(sources, tmp_path):
-    ingest.run([sources], tmp_path / "store", workers=1)
-    (record,) = list((tmp_path / "store" / MANIFEST).glob("*.json"))[:1]
-    raw = json.loads(record.read_text())
-    raw["settings"]["book_levels"] = 5
-    record.write_text(json.dumps(raw))
-    summary = ingest.run([sources], tmp_path / "store", workers=1)
-    assert len(summary.refused) == 1
-    assert "read with book_levels = 5, not 20" in summary.refused[0].reason
+MAPPING = """
+table = "trades"
+venue = "desk"
+symbol = "BTC"
+[columns]
+ts = "time"
+price = "px"
+size = {{ column = "qty", times = {factor} }}
+side = "side"
+"""
+
+
+def test_other_settings_for_a_source_that_is_there_are_refused(tmp_path):
+    (tmp_path / "trades.csv").write_text("time,px,qty,side\n1700000000,10,5,buy\n")
+    mapping = tmp_path / "mapping.toml"
+    store = tmp_path / "store"
+    mapping.write_text(MAPPING.format(factor=1.0))
+    first = ingest.run([tmp_path / "trades.csv"], store, mapping=mapping, workers=1)
+    assert len(first.added) == 1
+    same_again = ingest.run([tmp_path / "trades.csv"], store, mapping=mapping, workers=1)
+    assert len(same_again.present) == 1
+    # a corrected mapping must not be taken for done
+    mapping.write_text(MAPPING.format(factor=0.001))
+    summary = ingest.run([tmp_path / "trades.csv"], store, mapping=mapping, workers=1)
+    assert "is in the store, read with another mapping" in summary.refused[0].reason
+
+
+def test_how_books_are_built_concerns_books_only(sources, tmp_path):
+    bybit = sources / "btc.jsonl"
+    bybit.write_text(
+        '{"topic":"orderbook.500.BTCUSDT","type":"snapshot","ts":1733011200691,'
+        '"data":{"s":"BTCUSDT","b":[["9","1"]],"a":[["10","1"]],"u":5,"seq":7},'
+        '"cts":1733011200688}\n'
+    )
+    store = tmp_path / "store"
+    ingest.run([sources], store, workers=1)
+    again = ingest.run([sources], store, options=Options(book_levels=5), workers=1)
+    assert len(again.present) == 3
+    assert "read with book_levels = 20, not 5" in again.refused[0].reason
 
 
 def test_specs_name_folders_of_a_store(sources, tmp_path):

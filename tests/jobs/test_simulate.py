@@ -47,12 +47,12 @@ def test_faults_are_listed_and_truth_answers_the_oracle(tmp_path: Path) -> None:
         listed_at={"SIM-ALT": START + timedelta(hours=2)},
         delisted_at={"SIM-ALT": START + timedelta(hours=22)},
     )
-    faults = pl.read_parquet(folder / "truth" / "faults.parquet")
+    faults = pl.read_parquet(folder / "_truth" / "faults.parquet")
     assert len(faults) > 10
     assert faults.columns == [
         "table", "symbol", "kind", "first_ts", "last_ts", "row_count", "rows", "detail",
     ]  # fmt: skip
-    state = pl.read_parquet(folder / "truth" / "state" / "SIM-ALT.parquet")
+    state = pl.read_parquet(folder / "_truth" / "state" / "SIM-ALT.parquet")
     assert state["ts"].min() == START + timedelta(hours=2, minutes=1)
     assert state["ts"].max() == START + timedelta(hours=22)
     answer = true_quantile(
@@ -72,3 +72,10 @@ def test_a_listing_of_a_contract_that_is_not_simulated_is_refused(tmp_path: Path
             tmp_path, contracts=NAMES, days=1, seed=3, start=START, listed_at={"SIM-ETH": START}
         )
     assert written(tmp_path) == set()
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="no empty folder"):
+        simulate.run(tmp_path, contracts=NAMES, days=1, seed=3, start=START)
+    assert written(tmp_path) == {"mine.txt"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from margincast.core.errors import InputError, did_you_mean
+from margincast.data.drift import with_common_types
 from margincast.data.quality import Finding
 from margincast.data.store import Part, Store
 
@@ -43,9 +44,10 @@ class TableFile:
         """Scan the contract's rows lazily.
 
         Raises:
-            InputError: a file cannot be read as Parquet.
+            InputError: a file cannot be read as Parquet, or a column has types in two of them
+                that have nothing in common.
         """
-        frames = [scan_parquet(path) for path in self.paths]
+        frames = with_common_types({str(path): scan_parquet(path) for path in self.paths})
         frame = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
         if not self.in_order:
             frame = frame.sort("ts", maintain_order=True)
@@ -61,7 +63,7 @@ def scan_parquet(path: Path) -> pl.LazyFrame:
         InputError: the file cannot be read as Parquet.
     """
     with readable(str(path)):
-        frame = pl.scan_parquet(path, hive_partitioning=False)
+        frame = pl.scan_parquet(path, hive_partitioning=False, glob=False)
         frame.collect_schema()
     return frame
 

@@ -174,6 +174,11 @@ class Store:
         Raises:
             InputError: another ingest is writing to the store, or it cannot be written.
         """
+        if not (self.root / MANIFEST).is_dir() and any(self.root.glob("table=*")):
+            raise InputError(
+                f"{self.root} holds partitions but no manifest: it is no store, or its {MANIFEST} "
+                "folder was lost; choose another folder with --out"
+            )
         try:
             (self.root / MANIFEST).mkdir(parents=True, exist_ok=True)
             lock = (self.root / _LOCK).open("w")
@@ -249,7 +254,8 @@ def read_record(path: Path) -> Record:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{path} is no manifest record ({error}); remove it and ingest its source again"
+            f"{path} is no manifest record that this version can read ({error}); restore it from a "
+            "copy of the store, or ingest all sources into a new store"
         ) from None
 
 

@@ -31,12 +31,12 @@ def say(text: str) -> None:
 def progress(title: str, total: int) -> Iterator["Counter"]:
     """Show a progress bar while a piece of work runs; plain lines where there is no terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[now]}"),
+        TextColumn("{task.fields[now]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         yield Counter(bar, title, total)

@@ -2,29 +2,37 @@
 
 import os
 import re
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from margincast.core.errors import InputError
 from margincast.core.threads import available_threads
 from margincast.core.time import parse_duration
 from margincast.data.formats.format import Hints, Options
 from margincast.data.formats.source import Source, files_in, members_of
-from margincast.data.ingestion.ingest import (
-    Identified,
-    Staged,
-    check_settings,
-    clean,
-    commit,
-    identify,
-    parts_by_partition,
-)
+from margincast.data.ingestion.commit import clean, commit, parts_by_partition
+from margincast.data.ingestion.ingest import Identified, check_settings
 from margincast.data.store import STAGING, Record, Store
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.ingest_tables import account_tables
-from margincast.jobs.ingest_workers import Task, known_formats, stage_all
+from margincast.jobs.ingest_workers import (
+    Task,
+    answer_or_reason,
+    known_formats,
+    recognised,
+    stage_all,
+)
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a process that was asked to end, as shells give it."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,13 @@ def run(
         What was done; it is printed as well.
 
     Raises:
-        InputError: a path does not exist, or another ingest writes to the store.
+        InputError: a path does not exist, there is no source at all, or another ingest writes to
+            the store.
     """
     known_formats(mapping)  # a faulty mapping is told before the work begins
     store = Store(out)
     files = files_in(paths)
-    with store.locked():
+    with _ending_in_order(), store.locked():
         records = store.records()
         left = clean(store, records)
         if left:
@@ -126,6 +135,26 @@ def parse_book_every(text: str) -> timedelta:
         raise InputError(f"--book-every: {error}; milliseconds are written '100ms'") from None
 
 
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let a request to end (SIGTERM) do what Ctrl-C does: end the workers, keep what is there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what signals do
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except SystemExit:
+        say("ended from outside; what was finished is kept, the same command continues from there")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _sources(files: Sequence[Path], refused: list[Refused]) -> list[Source]:
     sources: list[Source] = []
     for file in files:
@@ -139,10 +168,11 @@ def _sources(files: Sequence[Path], refused: list[Refused]) -> list[Source]:
 def _identified(tasks: Sequence[Task], refused: list[Refused]) -> list[tuple[Task, Identified]]:
     found = []
     for task in tasks:
-        try:
-            found.append((task, identify(task.request())))
-        except InputError as error:
-            refused.append(Refused(str(task.source), str(error)))
+        answer = recognised(task)
+        if isinstance(answer, str):
+            refused.append(Refused(str(task.source), answer))
+        else:
+            found.append(answer)
     return found
 
 
@@ -181,13 +211,21 @@ def _ingest(
     if not tasks:
         return added
     present = parts_by_partition(records)
-    with progress("ingest", len(tasks)) as counter:
-        results = stage_all(tasks, min(workers, len(tasks)), counter.remark)
+    with (
+        progress("ingest", len(tasks)) as counter,
+        # closed at once however this ends, so that no worker is left behind
+        closing(stage_all(tasks, min(workers, len(tasks)), counter.remark)) as results,
+    ):
         for task, staged in zip(tasks, results, strict=True):
-            if isinstance(staged, Staged):
-                added.append(commit(store, staged, present))
-                counter.advance(f"{task.source}: {added[-1].rows_out:,} rows")
+            outcome: Record | str
+            if isinstance(staged, str):
+                outcome = staged
             else:
-                refused.append(Refused(str(task.source), staged))
+                outcome = answer_or_reason(task.source, partial(commit, store, staged, present))
+            if isinstance(outcome, str):
+                refused.append(Refused(str(task.source), outcome))
                 counter.advance(f"{task.source}: refused")
+            else:
+                added.append(outcome)
+                counter.advance(f"{task.source}: {outcome.rows_out:,} rows")
     return added

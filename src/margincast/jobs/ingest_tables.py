@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from margincast.data.formats.format import APPLIED, MERGED, TRANSLATED
 from margincast.data.store import Record, TableCount
@@ -38,7 +39,8 @@ def _rows_table(records: Sequence[Record]) -> Table:
     total = [0] * len(names)
     for texts, figures in _lines(records, by_source=by_source):
         total = [one + other for one, other in zip(total, figures, strict=True)]
-        table.add_row(*texts, *(f"{figure:,}" for figure in figures))
+        # names are the sources' own: what looks like markup in them is none
+        table.add_row(*map(Text, texts), *(f"{figure:,}" for figure in figures))
     table.add_section()
     table.add_row("total", "", "", "", *(f"{figure:,}" for figure in total), style="bold")
     table.caption = (
@@ -52,6 +54,7 @@ def _lines(
     records: Sequence[Record], *, by_source: bool
 ) -> list[tuple[tuple[str, str, str, str], list[int]]]:
     """One line a source and table, or one a table and venue: texts and figures."""
+    labels = _labels([record.source for record in records])
     figures: dict[tuple[str, str, str], list[int]] = {}
     contracts: dict[tuple[str, str, str], set[str]] = {}
     sources: dict[tuple[str, str, str], set[str]] = {}
@@ -59,8 +62,7 @@ def _lines(
         rejected = sum(record.rejected.values())
         told = [sum(record.records.values()) + rejected, rejected]
         for count in record.tables or (_no_rows(record),):
-            label = record.source.rsplit("/", 1)[-1] if by_source else ""
-            key = (label, count.table, count.venue)
+            key = (record.identity if by_source else "", count.table, count.venue)
             line = [
                 *told,
                 count.rows_in,
@@ -72,12 +74,34 @@ def _lines(
             before = figures.get(key, [0] * len(line))
             figures[key] = [one + other for one, other in zip(before, line, strict=True)]
             contracts.setdefault(key, set()).add(count.symbol)
-            sources.setdefault(key, set()).add(record.identity)
+            sources.setdefault(key, set()).add(record.source)
             told = [0, 0]
     return [
-        ((key[0] or str(len(sources[key])), key[1], key[2], str(len(contracts[key]))), line)
+        (
+            (
+                labels[next(iter(sources[key]))] if by_source else str(len(sources[key])),
+                *key[1:],
+                str(len(contracts[key])),
+            ),
+            line,
+        )
         for key, line in (figures.items() if by_source else sorted(figures.items()))
     ]
+
+
+def _labels(sources: Sequence[str]) -> dict[str, str]:
+    """Name each source by the end of its path, as long as it takes to tell it from the others."""
+    ends = {source: source.split("/") for source in sources}
+    length = dict.fromkeys(ends, 1)
+    while True:
+        labels = {source: "/".join(ends[source][-length[source] :]) for source in ends}
+        counts = Counter(labels.values())
+        alike = [source for source in ends if counts[labels[source]] > 1]
+        short = [source for source in alike if length[source] < len(ends[source])]
+        if not short:
+            return labels
+        for source in short:
+            length[source] += 1
 
 
 def _no_rows(record: Record) -> TableCount:
@@ -107,5 +131,5 @@ def _remarks(records: Sequence[Record]) -> Table:
             times.update(one)
             where.update(one.keys())
         for what, count in times.most_common():
-            table.add_row(prefix + what, f"{count:,}", f"{where[what]:,}")
+            table.add_row(Text(prefix + what), f"{count:,}", f"{where[what]:,}")
     return table

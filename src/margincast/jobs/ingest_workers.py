@@ -2,24 +2,30 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from polars.exceptions import PanicException
 
 from margincast.core.errors import InputError
 from margincast.data.formats.format import Format, Hints, Options
 from margincast.data.formats.mapping import mapped_format, mapping_from
 from margincast.data.formats.registry import FORMATS
-from margincast.data.formats.source import Source
-from margincast.data.ingestion.ingest import Request, Staged, identify, stage
+from margincast.data.formats.source import Source, Stamp, stamp_of
+from margincast.data.ingestion.ingest import Identified, Request, Staged, identify, stage
 from margincast.specs.loading import load_spec
 from margincast.specs.mapping import MappingSpec
+
+Answer = TypeVar("Answer")
 
 _THREADS = "POLARS_MAX_THREADS"
 
@@ -38,6 +44,9 @@ class Task:
         root: the store.
         staging: folder for sources that are not committed.
         now: time of the ingest.
+        digest: SHA-256 of the source, where it was taken already.
+        stamps: what the source, and the files it is read together with, were like when the digest
+            was taken.
     """
 
     source: Source
@@ -47,6 +56,8 @@ class Task:
     root: Path
     staging: Path
     now: datetime
+    digest: str | None = None
+    stamps: tuple[Stamp, ...] = ()
 
     def request(self) -> Request:
         """Return the request, its formats found anew."""
@@ -64,9 +75,36 @@ def known_formats(mapping: Path | None) -> tuple[Format, ...]:
     return (mapped_format(mapping_from(load_spec(mapping, MappingSpec).fields())), *FORMATS)
 
 
+def recognised(task: Task) -> tuple[Task, Identified] | str:
+    """Identify a task's source, and note in the task what it was like; or say why not."""
+
+    def look() -> tuple[Task, Identified]:
+        before = stamp_of(task.source.path)  # taken first: a change from here on is noticed
+        found = identify(task.request())
+        others = found.form.companions(task.source, found.match)
+        stamps = (before, *(stamp_of(path) for path in others))
+        return replace(task, digest=found.digest, stamps=stamps), found
+
+    return answer_or_reason(task.source, look)
+
+
+def answer_or_reason(source: Source, work: Callable[[], Answer]) -> Answer | str:
+    """Do a piece of work on a source; where it fails, say why instead, and let the others go on."""
+    try:
+        return work()
+    except InputError as error:
+        reason = str(error)
+        return reason if str(source) in reason else f"{source}: {reason}"
+    except (Exception, PanicException) as error:  # noqa: BLE001  # one source must not end the others
+        return (
+            f"{source} cannot be read: {type(error).__name__}: {error}; the file is damaged, or of "
+            "a kind its format does not expect: please report it"
+        )
+
+
 def stage_all(
     tasks: Sequence[Task], workers: int, remark: Callable[[str], None]
-) -> Iterator[Staged | str]:
+) -> Generator[Staged | str]:
     """Stage sources, in their order; of one that cannot be staged, the reason.
 
     Args:
@@ -122,6 +160,15 @@ def _begin(rows_read: Any) -> None:  # noqa: ANN401  # multiprocessing gives its
     global _rows_read  # noqa: PLW0603  # the way a worker process is given what it shares
     _rows_read = rows_read
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that gives it work has ended, however that came."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is the child of another process"
+    parent.join()
+    os._exit(1)
 
 
 def _work(task: Task) -> Staged | str:
@@ -134,10 +181,28 @@ def _progressed(rows: int) -> None:
 
 
 def _staged(task: Task, progressed: Callable[[int], None]) -> Staged | str:
-    try:
-        return stage(identify(task.request()), task.root, task.staging, task.now, progressed)
-    except InputError as error:
-        return str(error)
+    def work() -> Staged:
+        identified = identify(task.request(), task.digest)
+        folder = task.staging / identified.identity
+        try:
+            staged = stage(identified, task.root, task.staging, task.now, progressed)
+            _require_unchanged(task)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return staged
+
+    return answer_or_reason(task.source, work)
+
+
+def _require_unchanged(task: Task) -> None:
+    """Check that what was read is what the digest was taken of."""
+    for stamp in task.stamps:
+        if stamp_of(stamp.path) != stamp:
+            raise InputError(
+                f"{task.source}: {stamp.path} changed while it was read; ingest it when it is "
+                "complete"
+            )
 
 
 @contextmanager

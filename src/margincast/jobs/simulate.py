@@ -22,7 +22,8 @@ from margincast.data.simulated.parameters import (
 )
 from margincast.jobs.console import say
 
-TRUTH = "truth"
+TRUTH = "_truth"
+"""Folder of what no market publishes; an ingest passes over names that begin like this."""
 
 
 def run(
@@ -40,13 +41,13 @@ def run(
     """Write the canonical tables of a simulated market as ``<out>/<table>/<symbol>.parquet``.
 
     Args:
-        out: folder to write to; created when absent.
+        out: folder to write to; created when absent, and empty otherwise.
         contracts: names of the simulated contracts.
         days: length, whole days.
         seed: seed of the random numbers, of the market and of the faults.
         start: open of the first bar.
-        faults: faults put into each feed; where there are any, ``truth/faults.parquet`` lists them.
-        truth: whether to write the latent state, the oracle's input, to ``truth/state/``.
+        faults: faults put into each feed; ``_truth/faults.parquet`` lists them.
+        truth: whether to write the latent state, the oracle's input, to ``_truth/state/``.
         listed_at: when some of the contracts start to trade.
         delisted_at: when trading of some ends; their bars go on without volume.
 
@@ -54,8 +55,15 @@ def run(
         The folder.
 
     Raises:
-        InputError: an argument is out of range, or the folder cannot be written.
+        InputError: an argument is out of range, or the folder holds something or cannot be
+            written.
     """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"{out} is no empty folder; a market is written whole: choose another one with --out"
+        )
+    if faults < 0:
+        raise InputError(f"faults must be zero or more, found {faults}")
     listings, delistings = listed_at or {}, delisted_at or {}
     for name in (*listings, *delistings):
         if name not in contracts:

@@ -131,8 +131,8 @@ def test_a_burst_of_one_time_is_told_once(write_store, start):
     inside = pl.int_range(pl.len()).is_between(500, 1999)
     trades = trades_of(3000, start, ts=pl.when(inside).then(time).otherwise("ts"))
     findings = told(write_store(("trades", "v", trades)))
-    burst = findings["1,000 trades of one time, and more"]
-    assert (burst.count, burst.first, burst.examples[0][1]) == (1, time, "1500 trades")
+    burst = findings["bursts of 1,000 trades of one time, and more"]
+    assert (burst.count, burst.first, burst.examples[0][1]) == (1500, time, "1500 trades")
 
 
 def test_funding_beyond_the_cap_off_the_hour_and_missing(write_store, start):
@@ -189,3 +189,66 @@ def test_shifted_venue_and_other_unit_are_told_in_a_store(write_store, make_bars
         ("two", "times 8 h late against one ABC bars_1h"),
         ("three", "prices about 10^3 times those of one ABC bars_1h"),
     }
+
+
+@given(st.integers(1, 14), st.integers(0, 2**31))
+def test_units_that_change_at_different_hours_are_no_shifted_clock(hours, seed):
+    random = np.random.default_rng(seed)
+    prices = 100 * np.exp(np.cumsum(random.normal(0, 0.01, 500)))
+    number = np.arange(500)
+    one = HourlyPrices(number, np.where(number >= 250, 1000 * prices, prices))
+    other = HourlyPrices(number, np.where(number >= 250 + hours, 1000 * prices, prices))
+    assert find_shift(one, other).hours == 0
+
+
+def test_unit_that_changes_in_one_of_two_feeds_is_no_ratio_of_the_feeds(write_store, make_bars):
+    bars = make_bars(600)
+    later = pl.int_range(pl.len()) >= 250
+    changed = bars.with_columns(
+        pl.when(later).then(pl.col(name) * 1000).otherwise(name).alias(name)
+        for name in ("open", "high", "low", "close")
+    )
+    store = write_store(("bars_1h", "one", bars), ("bars_1h", "two", changed))
+    warnings = [one.what for one in survey_store(store).findings if one.severity == "warning"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("price by about 10^k and stays there")
+
+
+def test_liquidations_on_a_raster_miss_no_rows(write_store, start):
+    random = np.random.default_rng(10)
+    seconds = 5 * np.flatnonzero(random.random(20_000) < 0.7)
+    liquidations = trades_of(
+        len(seconds), start, ts=pl.Series([start + timedelta(seconds=int(one)) for one in seconds])
+    )
+    findings = told(write_store(("liquidations", "v", liquidations)))
+    assert not [what for what in findings if "missing" in what or "pause" in what]
+
+
+def test_trades_on_a_raster_miss_no_rows_but_their_pauses_are_told(write_store, start):
+    at = np.array([second for second in range(3000) if second % 3 and not 1000 < second < 1600])
+    times = pl.Series([start + timedelta(seconds=int(one)) for one in at])
+    findings = told(write_store(("trades", "v", trades_of(len(at), start, ts=times))))
+    assert not [what for what in findings if "missing" in what]
+    (pause,) = (one for what, one in findings.items() if what.startswith("pauses"))
+    assert (pause.count, pause.severity) == (1, "info")
+
+
+def test_equal_trades_are_counted_and_kept_unless_an_id_tells_them_apart(write_store, start):
+    trades = trades_of(500, start, ts=pl.lit(start))
+    again = pl.concat([trades, trades[[3, 3, 77]]]).sort("price", "size")
+    said = "equal to the row before, and no id tells them apart"
+    finding = told(write_store(("trades", "v", again)))[said]
+    assert (finding.count, finding.total, finding.severity) == (3, 503, "info")
+    assert "kept" in finding.action
+    named = again.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("trade_id"))
+    assert said not in told(write_store(("trades", "v", named), name="named"))
+
+
+def test_trades_received_before_they_were_traded_are_told_in_one_voice(write_store, start):
+    trades = trades_of(500, start, received_at=pl.col("ts") - pl.duration(milliseconds=1300))
+    findings = told(write_store(("trades", "v", trades)))
+    (latency,) = (one for what, one in findings.items() if what.startswith("received 1.3 s"))
+    assert latency.what == "received 1.3 s before the trade (median; 99 %: 1.3 s before it)"
+    assert latency.action == "known when received, at the earliest when it was traded"
+    early = findings["received before it was traded: clocks disagree"]
+    assert early.action == "taken as known when it was traded"

@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -301,3 +302,66 @@ def test_a_stream_is_never_read_whole_into_memory(tmp_path, monkeypatch):
         assert stream.readline() == TEXT.partition(b"\n")[0] + b"\n"
     assert asked
     assert all(0 < size <= 1024**2 for size in asked)
+
+
+def test_nothing_to_read_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="holds no file of market data"):
+        files_in([tmp_path])
+    with pytest.raises(InputError, match=r"none\.zip is an archive without members"):
+        members_of(zip_of(tmp_path / "none.zip", {}))
+    with pytest.raises(InputError, match="without members"):
+        members_of(zip_of(tmp_path / "notes.zip", {"README.md": b"none", "in/": b""}))
+
+
+def test_a_link_that_leads_nowhere_is_refused_by_name(tmp_path):
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "elsewhere.csv")
+    (tmp_path / "round.csv").symlink_to("round.csv")
+    files = files_in([tmp_path])
+    assert [file.name for file in files] == ["gone.csv", "round.csv"]
+    for file in files:
+        with pytest.raises(InputError, match=rf"{file.name} is a link to .*, which is not there"):
+            members_of(file)
+
+
+def test_a_pipe_is_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "live.csv")
+    (file,) = files_in([tmp_path])
+    with pytest.raises(InputError, match=r"live\.csv is a pipe or a device"):
+        members_of(file)
+
+
+def test_links_to_folders_are_followed_and_each_folder_is_listed_once(tmp_path):
+    there, root = tmp_path / "there" / "trades", tmp_path / "root"
+    for path in (there / "BTC.csv", root / "own" / "ETH.csv"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(TEXT)
+    (root / "linked").symlink_to(there, target_is_directory=True)
+    (root / "again").symlink_to(root / "own", target_is_directory=True)
+    (root / "own" / "up").symlink_to(root, target_is_directory=True)
+    (there / "loop").symlink_to(there, target_is_directory=True)
+    assert files_in([root]) == [root / "linked" / "BTC.csv", root / "own" / "ETH.csv"]
+
+
+def test_an_archive_is_hashed_once_for_all_its_members(tmp_path, monkeypatch):
+    path = zip_of(tmp_path / "day.zip", {f"S{number}.csv": TEXT for number in range(20)})
+    sources = members_of(path)
+    opened = []
+    real = Path.open
+
+    def counting(self, *arguments, **options):
+        opened.append(self)
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", counting)
+    digests = {digest_of_source(source) for source in sources}
+    assert len(digests) == 20
+    assert opened == [path]
+    zip_of(path, {f"S{number}.csv": TEXT[:100] for number in range(20)})
+    assert digests.isdisjoint(digest_of_source(source) for source in sources)
+
+
+def test_the_digest_is_that_of_all_stored_bytes(tmp_path):
+    (tmp_path / "a.csv").write_bytes(TEXT)
+    (tmp_path / "b.json").write_bytes(b"{}")
+    expected = hashlib.sha256(TEXT + b"{}").hexdigest()
+    assert digest_of_source(Source(tmp_path / "a.csv"), [tmp_path / "b.json"]) == expected

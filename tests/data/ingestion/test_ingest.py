@@ -13,14 +13,8 @@ from margincast.core.errors import InputError
 from margincast.data.formats.format import ROW, TRANSLATED, Batch, Format, Match
 from margincast.data.formats.source import Source
 from margincast.data.ingestion import staging
-from margincast.data.ingestion.ingest import (
-    Request,
-    clean,
-    commit,
-    identify,
-    parts_by_partition,
-    stage,
-)
+from margincast.data.ingestion.commit import clean, commit, parts_by_partition
+from margincast.data.ingestion.ingest import Request, identify, stage
 from margincast.data.schemas import TIMESTAMP
 from margincast.data.store import QUARANTINE, STAGING, Store
 
@@ -156,16 +150,17 @@ LINES = st.lists(
 @given(LINES, LINES, st.integers(1, 4000))
 def test_rows_in_are_rows_out_quarantined_and_duplicates(tmp_path_factory, one, two, part_bytes):
     folder = tmp_path_factory.mktemp("property")
+    one, two = ["SOL 0 1", *one], ["SOL 1 1", *two]
     store = Store(folder / "store")
     with store.locked(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging, "PART_BYTES", part_bytes)
         patch.setattr(staging, "PENDING_BYTES", 3 * part_bytes)
         records = [
-            ingest(store, source_of(folder, f"{name}.txt", [name, *lines]))
+            ingest(store, source_of(folder, f"{name}.txt", lines))
             for name, lines in (("a", one), ("b", two))
         ]
     for record, lines in zip(records, (one, two), strict=True):
-        assert sum(record.records.values()) + sum(record.rejected.values()) == len(lines) + 1
+        assert sum(record.records.values()) + sum(record.rejected.values()) == len(lines)
         assert record.rows_in == record.rows_out + record.quarantined_rows + record.duplicates
         assert record.quarantined_rows == sum(record.quarantined.values())
     stored = rows_in(store)
@@ -222,3 +217,75 @@ def test_a_source_that_ends_early_leaves_nothing(store, tmp_path):
         stage(identified, store.root, store.root / STAGING / "1", NOW)
     assert not any((store.root / STAGING).rglob("*.parquet"))
     assert store.records() == {}
+
+
+def test_a_folder_of_someone_else_is_not_a_store_and_loses_nothing(tmp_path):
+    theirs = tmp_path / "table=x" / "venue=y" / "symbol=z" / "date=2024-01-01" / "part-0.parquet"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"precious")
+    with (
+        pytest.raises(InputError, match="holds partitions but no manifest"),
+        Store(tmp_path).locked(),
+    ):
+        pass
+    assert theirs.read_bytes() == b"precious"
+
+
+def test_clean_removes_only_what_an_ingest_writes(store):
+    folder = store.root / "table=x" / "venue=y" / "symbol=z" / "date=2024-01-01"
+    folder.mkdir(parents=True)
+    (folder / "part-0.parquet").write_bytes(b"precious")
+    (folder / f"{'0' * 16}-0.parquet").write_bytes(b"left over")
+    assert clean(store, {}) == 1
+    assert [path.name for path in folder.iterdir()] == ["part-0.parquet"]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "missing", "full"])
+def test_a_commit_that_fails_leaves_the_store_as_it_was(store, tmp_path, monkeypatch, fault):
+    ingest(store, source_of(tmp_path, "a.txt", ["BTC 0 1", "BTC 900 1"]))
+    before = {path: path.read_bytes() for path in store.root.rglob("*.parquet")}
+    first = store.root / store.parts()[0].path
+    content = first.read_bytes()
+    if fault == "damaged":
+        first.write_bytes(content[:50])
+    elif fault == "missing":
+        first.unlink()
+    else:
+
+        def full(self, record):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Store, "write_record", full)
+    with pytest.raises(InputError, match=r"b\.txt could not be brought into the store"):
+        ingest(store, source_of(tmp_path, "b.txt", ["BTC 0 1", "BTC 1 2", "bad", "BTC 950 1"]))
+    first.write_bytes(content)
+    left = {path for path in store.root.rglob("*.parquet") if STAGING not in path.parts}
+    assert left == set(before)
+    monkeypatch.undo()
+    ingest(store, source_of(tmp_path, "b.txt", ["BTC 0 1", "BTC 1 2", "bad", "BTC 950 1"]))
+    assert len(rows_in(store)) == 4
+
+
+def test_a_source_of_which_nothing_can_be_read_is_refused(store, tmp_path):
+    with pytest.raises(InputError, match=r"none of its 2 records .* record 1: not three fields: x"):
+        ingest(store, source_of(tmp_path, "a.txt", ["x", "y"]))
+    assert store.records() == {}
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(store, tmp_path):
+    source = source_of(tmp_path, "a.txt", ["BTC 0 1"])
+
+    def read(source, match, account):
+        for batch in _read(source, match, account):
+            with source.path.open("a") as stream:
+                stream.write("BTC 1 1\n")
+            yield batch
+
+    form = Format("growing", HOURLY.match, read)
+    with pytest.raises(InputError, match="changed while it was read"):
+        stage(
+            identify(Request(source, formats=(form,))),
+            store.root,
+            store.root / STAGING / "1",
+            NOW,
+        )

@@ -14,10 +14,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from margincast.core.types import FloatArray
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.survey import TableSurvey
-from margincast.data.quality import Finding
+from margincast.data.check.time_zones import HourlyPrices
 
 INK, MUTED, MARK, LINE = "#202122", "#6e7377", "#d55e00", "#0072b2"
 """Vermilion and blue of Okabe and Ito (2008), Color Universal Design."""
@@ -26,6 +30,12 @@ WIDTH_INCHES = 9.0
 MOST_DAYS = 1500
 """Days drawn one by one; of more, a column is the mean of several."""
 MOST_POINTS = 4000
+
+LONGEST_BRIDGE = 3.0
+"""Usual steps over which a line of prices goes on; it breaks over longer ones."""
+
+LOG_FROM = 3.0
+"""Ratio of highest to lowest price from which the axis is logarithmic."""
 
 STYLE: dict[Any, Any] = {
     "date.converter": "concise",
@@ -121,15 +131,17 @@ def draw_books(survey: TableSurvey) -> Figure:
     return figure
 
 
-def draw_prices(survey: TableSurvey, flagged: Sequence[Finding]) -> Figure:
-    """Prices of one contract with what was flagged in them."""
+def draw_prices(survey: TableSurvey, flagged: Sequence[CheckFinding]) -> Figure:
+    """Prices of one contract with what was flagged in them.
+
+    The line breaks where hours are missing; at a flagged time the lowest to the highest price of
+    its hour is drawn.
+    """
     prices = survey.hourly[""]
-    thin = max(1, len(prices.hours) // MOST_POINTS)
-    times = prices.hours.astype("datetime64[h]")[::thin]
+    hours, values = broken_line(prices)
     figure = _figure(2.6)
     axes = figure.subplots()
-    axes.plot(times, prices.prices[::thin], color=LINE, linewidth=0.9)
-    axes.set_yscale("log")
+    axes.plot(hours.astype("datetime64[h]"), values, color=LINE, linewidth=0.9)
     axes.set_ylabel("last price of the hour")
     for run in survey.stale:
         axes.axvspan(
@@ -141,8 +153,48 @@ def draw_prices(survey: TableSurvey, flagged: Sequence[Finding]) -> Figure:
         )
     for finding in flagged:
         for time, _ in finding.examples:
-            axes.axvline(_on_axis(time), color=MARK, linewidth=0.8, linestyle="--")
+            axes.axvline(_on_axis(time), color=MARK, linewidth=0.5, linestyle="--", alpha=0.6)
+            row = int(np.searchsorted(prices.hours, time.timestamp() // 3600))
+            known = row < len(prices.hours) and prices.hours[row] == time.timestamp() // 3600
+            if known and prices.lows is not None and prices.highs is not None:
+                low, high = prices.lows[row], prices.highs[row]
+                axes.vlines(_on_axis(time), low, high, color=MARK, linewidth=2.0)
+    scale_prices(axes)
     return figure
+
+
+def broken_line(prices: HourlyPrices) -> tuple[FloatArray, FloatArray]:
+    """Thin prices for a line that breaks over missing stretches.
+
+    Returns:
+        Hours since 1970 and prices; NaN stands in each stretch without a price that is longer than
+        :data:`LONGEST_BRIDGE` usual steps.
+    """
+    hours = prices.hours.astype(np.float64)
+    steps = np.diff(hours)
+    usual = float(np.median(steps)) if steps.size else 1.0
+    breaks = np.flatnonzero(steps > LONGEST_BRIDGE * usual)
+    # both ends of a stretch are kept, whatever is thinned out
+    kept = np.unique(
+        np.concatenate(
+            [np.arange(0, len(hours), max(1, len(hours) // MOST_POINTS)), breaks, breaks + 1]
+        )
+    )
+    at = np.searchsorted(kept, breaks + 1)
+    return (
+        np.insert(hours[kept], at, hours[breaks] + usual),
+        np.insert(prices.prices[kept], at, np.nan),
+    )
+
+
+def scale_prices(axes: Axes) -> None:
+    """Logarithmic over a wide range; plain numbers at the ticks in any case."""
+    low, high = axes.dataLim.intervaly
+    if low > 0 and high > LOG_FROM * low:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def to_data_address(figure: Figure) -> str:

@@ -10,10 +10,11 @@ import polars as pl
 
 from margincast.data.check.contract import StoredTable
 from margincast.data.check.coverage import NOT_READ
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.holes import seconds_text
 from margincast.data.check.runs import Runs
 from margincast.data.check.tally import Tally
-from margincast.data.quality import Finding, Severity
+from margincast.data.quality import Severity
 
 FROZEN_SNAPSHOTS = 60
 """Equal snapshots in a row from which a book is called frozen."""
@@ -53,8 +54,13 @@ class Books:
         self._last: pl.DataFrame | None = None
         self._last_time: datetime | None = None
 
-    def add(self, block: pl.DataFrame) -> None:
-        """Take a block of snapshots."""
+    def add(self, block: pl.DataFrame) -> pl.DataFrame:
+        """Take a block of snapshots and return what is to be judged of the usable ones.
+
+        Returns:
+            ``ts``; ``price``, the mid; ``size``, all sizes of both sides; and of each side
+            (``bid_``, ``ask_``) the sum (``total``) and the ``largest`` of its sizes.
+        """
         levels = _levels(block)
         fates = _judged(block, levels)
         times = block["ts"]
@@ -71,8 +77,9 @@ class Books:
         self._last_time = times[-1]
         self._add_equal(block, levels)
         self._hours.append(_by_hour(fates, levels))
+        return _usable(fates, levels)
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[CheckFinding]:
         """Say what was found."""
         rows = self.table.rows
         findings = [tally.finding(self.table, rows) for tally in self.tallies.values()]
@@ -91,6 +98,7 @@ class Books:
                 if self._read
                 else NOT_READ,
                 "warning",
+                kind="frozen",
             )
             for run in sorted(frozen, key=lambda run: (-run.rows, run.first)):
                 tally.note(run.first, f"{run.rows + 1} for {seconds_text(run.last - run.first)}")
@@ -98,6 +106,11 @@ class Books:
             tally.first, tally.last = frozen[0].first, frozen[-1].last
             findings.append(tally.finding(self.table, rows))
         return findings
+
+    @property
+    def locked_share(self) -> float:
+        """Share of the snapshots that are locked."""
+        return self.tallies["locked"].count / max(self.table.rows, 1)
 
     def by_hour(self) -> pl.DataFrame:
         """Per hour: snapshots, share locked, mean spread (bps) and mean depth (USD, both sides).
@@ -195,6 +208,20 @@ def _judged(block: pl.DataFrame, levels: int) -> pl.DataFrame:
 def _there(side: str, level: int) -> pl.Expr:
     price, size = pl.col(f"{side}_price_{level}"), pl.col(f"{side}_size_{level}")
     return price.is_finite() & (price > 0) & size.is_finite() & (size > 0)
+
+
+def _usable(fates: pl.DataFrame, levels: int) -> pl.DataFrame:
+    sizes = {
+        side: [pl.col(f"{side}_size_{level}").cast(pl.Float64) for level in range(levels)]
+        for side in _SIDES
+    }
+    return fates.filter(pl.col("fate").is_in(["good", "locked"])).select(
+        "ts",
+        ((pl.col("bid_price_0") + pl.col("ask_price_0")) / 2).alias("price"),
+        pl.sum_horizontal(*sizes["bid"], *sizes["ask"]).alias("size"),
+        *(pl.sum_horizontal(sizes[side]).alias(f"{side}_total") for side in _SIDES),
+        *(pl.max_horizontal(sizes[side]).alias(f"{side}_largest") for side in _SIDES),
+    )
 
 
 def _by_hour(fates: pl.DataFrame, levels: int) -> pl.DataFrame:

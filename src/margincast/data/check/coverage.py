@@ -5,7 +5,7 @@ chains) the usual step says it, where one is usual; events come when they come.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -14,9 +14,9 @@ import numpy.typing as npt
 import polars as pl
 
 from margincast.data.check.contract import StoredTable
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.holes import periodic_holes, seconds_text
 from margincast.data.check.tally import MOST_EXAMPLES, Tally
-from margincast.data.quality import Finding
 
 REGULAR_SHARE = 0.5
 """A table has a usual step if at least this share of its steps has that length."""
@@ -32,6 +32,9 @@ LONGEST_IRREGULAR_STEP = 20.0
 
 SHORTEST_PAUSE = timedelta(seconds=5)
 """Shorter pauses of a table without a usual step are no finding."""
+
+SPORADIC = ("liquidations",)
+"""Tables of events that come in clusters, then not for days: no pause says that one is missing."""
 
 DIGITS = 3
 """Significant digits to which steps are rounded, so that clocks that tremble have a usual step."""
@@ -82,7 +85,7 @@ class Coverage:
     """What of a table is there.
 
     Attributes:
-        step: distance between its rows; None with a single one.
+        step: distance between its rows; None with a single one, and where it says nothing.
         gaps: start (time of the row before) and length of each gap, in the order of time.
         days: every day from the first row to the last.
     """
@@ -97,8 +100,17 @@ def action_on_missing(table: StoredTable) -> str:
     return ACTIONS.get(table.schema.table, NOT_READ)
 
 
-def usual_step(blocks: Iterable[pl.DataFrame]) -> Step | None:
-    """Find the distance between rows of different times, from blocks with ``ts``; None for one."""
+def usual_step(blocks: Iterable[pl.DataFrame], *, events: bool = False) -> Step | None:
+    """Find the distance between rows of different times.
+
+    Args:
+        blocks: ``ts`` in the order of time.
+        events: whether rows are events: these have no step that is usual, also where a clock or a
+            recorder puts their times on a raster.
+
+    Returns:
+        The step; None for a single row.
+    """
     counts: Counter[int] = Counter()
     before: int | None = None
     for block in blocks:
@@ -112,7 +124,7 @@ def usual_step(blocks: Iterable[pl.DataFrame]) -> Step | None:
     total = sum(counts.values())
     usual, number = min(counts.items(), key=lambda item: (-item[1], item[0]))
     length = timedelta(microseconds=usual)
-    if number >= REGULAR_SHARE * total and length >= SHORTEST_REGULAR_STEP:
+    if not events and number >= REGULAR_SHARE * total and length >= SHORTEST_REGULAR_STEP:
         return Step(length, regular=True)
     reached = 0
     for value in sorted(counts):
@@ -157,7 +169,7 @@ def cover(blocks: Iterable[pl.DataFrame], step: Step | None) -> Coverage:
     return coverage
 
 
-def coverage_findings(table: StoredTable, coverage: Coverage) -> list[Finding]:
+def coverage_findings(table: StoredTable, coverage: Coverage) -> list[CheckFinding]:
     """Say which gaps there are: holes that come again and again as one, others each by itself."""
     step, rows = coverage.step, table.rows
     if step is None or not coverage.gaps:
@@ -165,30 +177,47 @@ def coverage_findings(table: StoredTable, coverage: Coverage) -> list[Finding]:
     action = action_on_missing(table)
     findings = []
     gaps = coverage.gaps
+    missing = sum(_missing(length, step) for _, length in gaps)
+    total = rows + missing if step.regular else rows
     periodic = periodic_holes(gaps)
     if periodic is not None:
-        holes = Tally(periodic.words() + _share_text(present_share(coverage)), action, "warning")
-        for start, length in (gaps[index] for index in periodic.members):
-            holes.note(start, f"{seconds_text(length)} without a row")
-        findings.append(holes.finding(table, rows))
-        members = set(periodic.members)
-        gaps = [gap for index, gap in enumerate(gaps) if index not in members]
-    if gaps:
-        longest = max(gaps, key=lambda gap: gap[1])
-        kind = "missing rows" if step.regular else "pauses"
-        what = (
-            f"{kind}: longest step {seconds_text(longest[1])} from {longest[0]:%Y-%m-%d %H:%M:%S}"
+        members = [gaps[index] for index in periodic.members]
+        words = periodic.words() + _share_text(present_share(coverage))
+        holes = Tally(
+            f"{words}; {len(members):,} holes", action, "warning", kind="holes with a period"
         )
-        tally = Tally(what, action, "warning" if step.regular else "info")
-        for start, length in sorted(gaps, key=lambda gap: (-gap[1], gap[0]))[:MOST_EXAMPLES]:
-            tally.note(start, f"{seconds_text(length)} to the next row")
-        count = len(gaps)
-        if step.regular:
-            count = sum(max(1, round(length / step.length) - 1) for _, length in gaps)
-        tally.count, tally.first = count, gaps[0][0]
-        tally.last = gaps[-1][0]
-        findings.append(tally.finding(table, rows + count if step.regular else rows))
+        for start, length in members:
+            holes.note(start, f"{seconds_text(length)} without a row")
+        holes.count = sum(_missing(length, step) for _, length in members)
+        findings.append(holes.finding(table, total))
+        inside = set(periodic.members)
+        gaps = [gap for index, gap in enumerate(gaps) if index not in inside]
+    if gaps:
+        findings.append(_single_gaps(table, gaps, step, total))
     return findings
+
+
+def _single_gaps(
+    table: StoredTable, gaps: Sequence[tuple[datetime, timedelta]], step: Step, total: int
+) -> CheckFinding:
+    longest = max(gaps, key=lambda gap: gap[1])
+    kind = "missing rows" if step.regular else "pauses before a row"
+    tally = Tally(
+        f"{kind}: longest step {seconds_text(longest[1])} from {longest[0]:%Y-%m-%d %H:%M:%S}",
+        action_on_missing(table),
+        "warning" if step.regular else "info",
+        kind=kind,
+    )
+    for start, length in sorted(gaps, key=lambda gap: (-gap[1], gap[0]))[:MOST_EXAMPLES]:
+        tally.note(start, f"{seconds_text(length)} to the next row")
+    tally.count = sum(_missing(length, step) for _, length in gaps)
+    tally.first, tally.last = gaps[0][0], gaps[-1][0]
+    return tally.finding(table, total)
+
+
+def _missing(length: timedelta, step: Step) -> int:
+    """Rows that a gap leaves out; where no number is expected, the row that came after it."""
+    return max(1, round(length / step.length) - 1) if step.regular else 1
 
 
 def present_share(coverage: Coverage) -> float | None:

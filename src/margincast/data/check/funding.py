@@ -4,8 +4,8 @@ import polars as pl
 
 from margincast.data.check.contract import StoredTable
 from margincast.data.check.coverage import NOT_READ
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.tally import Tally
-from margincast.data.quality import Finding
 
 FUNDING_CAP = 0.0075
 """Rate of one interval beyond which a funding is told; a fraction of notional.
@@ -35,7 +35,7 @@ class FundingRates:
         self.beyond.add(times, rates.abs() > self._cap, rates)
         self.off.add(times, seconds_off_hour(times) > CLOCK_TOLERANCE_SECONDS, rates)
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[CheckFinding]:
         """Say what was found."""
         rows = self.table.rows
         return [self.beyond.finding(self.table, rows), self.off.finding(self.table, rows)]

@@ -74,16 +74,27 @@ def periodic_holes(gaps: Sequence[tuple[datetime, timedelta]]) -> Holes | None:
 
 
 def seconds_text(length: timedelta) -> str:
-    """Write a length of time as a person reads it: ``6.5 s``, ``85 min``, ``3.0 d``.
+    """Write a length of time as a person reads it: ``250 ms``, ``85 min``, ``5 h``, ``1,620 d``.
 
     >>> seconds_text(timedelta(seconds=108))
     '108 s'
+    >>> seconds_text(timedelta(hours=1)), seconds_text(timedelta(hours=5))
+    ('1 h', '5 h')
     """
     seconds = length.total_seconds()
+    if seconds < 0:
+        return f"-{seconds_text(-length)}"
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 3 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.4g} s"
+        if seconds >= 3 * size or (seconds >= size and seconds % size == 0):
+            return f"{_short(seconds / size)} {unit}"
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.4g} {unit}"
+    return f"{1e6 * seconds:.0f} \N{MICRO SIGN}s" if seconds else "0 s"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _seconds(value: float) -> timedelta:

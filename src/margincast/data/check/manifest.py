@@ -2,19 +2,20 @@
 
 from collections.abc import Iterable
 
-from margincast.data.quality import Finding, Severity
+from margincast.data.check.finding import CheckFinding
+from margincast.data.quality import Severity
 from margincast.data.store import QUARANTINE, Record, TableCount
 
 _LOSSES = ("hole", "gap", "does not follow", "mismatch", "fail", "wrong", "invalid", "crossed")
 """Words in the name of an event that mean something was lost; others are remarks."""
 
 
-def manifest_findings(records: Iterable[Record]) -> list[Finding]:
+def manifest_findings(records: Iterable[Record]) -> list[CheckFinding]:
     """Turn the counts of all sources into findings, by contract where the manifest knows it.
 
     Reasons and events are counted by source, so they are told by table and venue of the source.
     """
-    findings: list[Finding] = []
+    findings: list[CheckFinding] = []
     tables: dict[tuple[str, str, str], list[TableCount]] = {}
     by_source: dict[tuple[str, str, str, str], tuple[int, int]] = {}
     for record in records:
@@ -34,7 +35,7 @@ def manifest_findings(records: Iterable[Record]) -> list[Finding]:
     for (table_name, venue, symbol), counted in sorted(tables.items()):
         rows_in = sum(count.rows_in for count in counted)
         findings += [
-            Finding(table_name, symbol, what, number, rows_in, action, venue=venue)
+            CheckFinding(table_name, symbol, what, number, rows_in, action, venue=venue, kind=what)
             for what, number, action in (
                 (
                     "exact duplicates in the sources",
@@ -55,19 +56,21 @@ def manifest_findings(records: Iterable[Record]) -> list[Finding]:
     }
     for (table_name, venue, kind, reason), (count, total) in sorted(by_source.items()):
         severity: Severity = "fault"
+        what = reason if kind == "event" else f"{kind}: {reason}"
         if kind == "event":
             severity = "warning" if any(word in reason for word in _LOSSES) else "info"
         findings.append(
-            Finding(
+            CheckFinding(
                 table_name,
                 "(by source)",
-                reason if kind == "event" else f"{kind}: {reason}",
+                what,
                 count,
                 # several events may come of one record
                 max(count, total),
                 actions[kind],
                 venue=venue,
                 severity=severity,
+                kind=what,
             )
         )
     return findings

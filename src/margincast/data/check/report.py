@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 
 from margincast.data.check import _plots
 from margincast.data.check.coverage import present_share
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.holes import seconds_text
+from margincast.data.check.summary import ContractSummary, behind_text, share_text, summaries
 from margincast.data.check.survey import Survey, TableSurvey, whole_span
-from margincast.data.quality import SEVERITIES, Finding
+from margincast.data.quality import SEVERITIES
 
 TEMPLATE = "report.html.j2"
 UNKNOWN = "\N{EN DASH}"
@@ -27,8 +29,8 @@ UNKNOWN = "\N{EN DASH}"
 MOST_PICTURES = 12
 """Contracts drawn one by one, of each kind: the most severe findings first."""
 
-_IN_PRICES = ("price", "wick", "close", "stale", "unit change", "delisted")
-"""Words of the findings that a curve of prices shows."""
+_STILL = ("stale", "constant price")
+"""Words of the findings, besides those of wrong moves, that a curve of prices shows."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ def write_json(path: Path, store: Path, survey: Survey) -> None:
         "store": str(store),
         "sources": survey.sources,
         "findings": [finding.as_record() for finding in survey.findings],
-        "tables": [_table_record(one) for one in survey.tables],
+        "tables": [
+            _table_record(one, line)
+            for one, line in zip(survey.tables, summaries(survey), strict=True)
+        ],
     }
     _write(path, json.dumps(record, indent=1) + "\n")
 
@@ -62,13 +67,13 @@ def render(store: Path, survey: Survey) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(count=lambda value: f"{value:,}", instant=_instant)
+    environment.filters.update(count=lambda value: f"{value:,}", instant=_instant, share=share_text)
     numbers = Counter(finding.severity for finding in survey.findings)
     template = resources.files("margincast.data.check").joinpath(TEMPLATE).read_text("utf-8")
     return environment.from_string(template).render(
         store=store,
         sources=survey.sources,
-        tables=[_shown(one) for one in survey.tables],
+        tables=[_shown(one) for one in summaries(survey)],
         rows=sum(one.table.rows for one in survey.tables),
         span=whole_span(survey) if survey.tables else None,
         severities=SEVERITIES,
@@ -113,9 +118,10 @@ def _pictures(survey: Survey) -> list[Picture]:
     pictures += [
         _picture(
             f"Prices: {one.table.name}",
-            "Broken lines mark examples of "
+            "Marks are examples of "
             + "; ".join(finding.what for finding in flagged)
-            + ". Grey: stale.",
+            + ", drawn from the lowest to the highest price of the hour. Grey: stale. The line "
+            "breaks where hours are missing.",
             "Line of the price over time with marks at what was flagged.",
             partial(_plots.draw_prices, one, flagged),
         )
@@ -124,17 +130,17 @@ def _pictures(survey: Survey) -> list[Picture]:
     return pictures
 
 
-def _flagged_prices(survey: Survey) -> list[tuple[TableSurvey, list[Finding]]]:
+def _flagged_prices(survey: Survey) -> list[tuple[TableSurvey, list[CheckFinding]]]:
     by_table = {
         (one.table.table, one.table.venue, one.table.symbol): one
         for one in survey.tables
-        if one.hourly and one.books is None
+        if one.hourly
     }
-    flagged: dict[tuple[str, str, str], list[Finding]] = {}
+    flagged: dict[tuple[str, str, str], list[CheckFinding]] = {}
     for finding in survey.findings:
         key = (finding.table, finding.venue, finding.symbol)
-        shown = finding.severity != "info" and any(word in finding.what for word in _IN_PRICES)
-        if shown and key in by_table:
+        shown = finding.worst_move is not None or any(word in finding.kind for word in _STILL)
+        if finding.severity != "info" and shown and key in by_table:
             flagged.setdefault(key, []).append(finding)
     return [(by_table[key], found) for key, found in list(flagged.items())[:MOST_PICTURES]]
 
@@ -144,25 +150,28 @@ def _picture(title: str, caption: str, alternative: str, draw: Callable[[], Figu
         return Picture(title, caption, alternative, _plots.to_data_address(draw()))
 
 
-def _shown(one: TableSurvey) -> Mapping[str, Any]:
-    table, step = one.table, one.coverage.step
-    share = present_share(one.coverage)
-    length = UNKNOWN if step is None else seconds_text(step.length)
+def _shown(one: ContractSummary) -> Mapping[str, Any]:
+    length = UNKNOWN if one.step is None else seconds_text(one.step)
     return {
-        "table": table.table,
-        "venue": table.venue,
-        "symbol": table.symbol,
-        "rows": table.rows,
-        "first": table.first,
-        "last": table.last,
-        "step": length if step is None or step.regular else f"about {length}",
-        "present": UNKNOWN if share is None else f"{100 * share:.2f} %",
-        "gaps": len(one.coverage.gaps),
+        "table": one.table,
+        "venue": one.venue,
+        "symbol": one.symbol,
+        "rows": one.rows,
+        "first": one.first,
+        "newest": one.newest,
+        "behind": behind_text(one),
+        "step": length if one.step is None or one.step_is_regular else f"about {length}",
+        "present": share_text(one.present_share) or UNKNOWN,
+        "locked": share_text(one.locked_share) or UNKNOWN,
+        "gaps": one.gaps,
+        "longest": UNKNOWN if one.longest_gap is None else seconds_text(one.longest_gap),
+        "stale_since": one.stale_since,
     }
 
 
-def _table_record(one: TableSurvey) -> dict[str, Any]:
+def _table_record(one: TableSurvey, line: ContractSummary) -> dict[str, Any]:
     table, coverage = one.table, one.coverage
+    longest, since = line.longest_gap, line.stale_since
     record: dict[str, Any] = {
         "table": table.table,
         "venue": table.venue,
@@ -170,6 +179,10 @@ def _table_record(one: TableSurvey) -> dict[str, Any]:
         "rows": table.rows,
         "first": table.first.isoformat(),
         "last": table.last.isoformat(),
+        "behind_seconds": line.behind.total_seconds(),
+        "locked_share": _rounded(line.locked_share),
+        "longest_gap_seconds": longest.total_seconds() if longest is not None else None,
+        "stale_since": since.isoformat() if since is not None else None,
         "step_seconds": coverage.step.length.total_seconds() if coverage.step else None,
         "step_is_regular": coverage.step.regular if coverage.step else None,
         "present_share": _rounded(present_share(coverage)),

@@ -4,15 +4,17 @@ A margin computed from constant prices is zero, so such bars produce neither fea
 (:mod:`margincast.data.bars`).
 """
 
+from datetime import datetime
+
 import polars as pl
 
 from margincast.data.bars import is_stale
 from margincast.data.check.contract import StoredTable
 from margincast.data.check.coverage import NOT_READ
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.holes import seconds_text
 from margincast.data.check.runs import Run, Runs
 from margincast.data.check.tally import Tally
-from margincast.data.quality import Finding
 
 SHORTEST_STRETCH = 12
 """Stale bars in a row that are told as a stretch."""
@@ -45,21 +47,21 @@ class StaleBars:
             still &= ~stale
         self.still.add(times, still, close)
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[CheckFinding]:
         """Say what was found."""
         read = self.table.schema.table == "bars"
         findings = []
-        end = self.stale.open_run()
-        ended = end is not None and end.rows >= SHORTEST_END
-        if end is not None and ended:
+        end = self._end()
+        if end is not None:
             tally = Tally(
                 f"stale from {end.first:%Y-%m-%d %H:%M} to the end: delisted or dead",
                 _TREATED,
                 "warning",
+                kind="stale to the end: delisted or dead",
             )
             tally.note(end.first, _stretch(end))
             findings.append(self._as_finding(tally, end.rows, end))
-        stretches = [run for run in self.stale.all_runs() if not (ended and run is end)]
+        stretches = [run for run in self.stale.all_runs() if run is not end]
         if stretches:
             tally = Tally("stale stretches: no volume, no change", _TREATED, "warning")
             findings.append(self._of_runs(tally, stretches))
@@ -74,17 +76,26 @@ class StaleBars:
             findings.append(self._of_runs(tally, quiet))
         return [*findings, self.empty.finding(self.table, self.table.rows)]
 
+    def since(self) -> datetime | None:
+        """Time from which the contract is stale to the end; None where it is not."""
+        end = self._end()
+        return None if end is None else end.first
+
     def stretches(self) -> list[Run]:
         """Stale stretches, for the figures."""
         return self.stale.all_runs()
 
-    def _of_runs(self, tally: Tally, runs: list[Run]) -> Finding:
+    def _end(self) -> Run | None:
+        run = self.stale.open_run()
+        return run if run is not None and run.rows >= SHORTEST_END else None
+
+    def _of_runs(self, tally: Tally, runs: list[Run]) -> CheckFinding:
         for run in sorted(runs, key=lambda run: (-run.rows, run.first)):
             tally.note(run.first, _stretch(run))
         tally.first, tally.last = runs[0].first, runs[-1].last
         return self._as_finding(tally, sum(run.rows for run in runs), None)
 
-    def _as_finding(self, tally: Tally, rows: int, run: Run | None) -> Finding:
+    def _as_finding(self, tally: Tally, rows: int, run: Run | None) -> CheckFinding:
         tally.count = rows
         if run is not None:
             tally.first, tally.last = run.first, run.last

@@ -10,11 +10,21 @@ from margincast.data.bars import PRICES
 from margincast.data.check import sizes, spikes, units
 from margincast.data.check.books import Books
 from margincast.data.check.contract import StoredTable, stored_tables
-from margincast.data.check.coverage import Coverage, Step, cover, coverage_findings, usual_step
+from margincast.data.check.coverage import (
+    SPORADIC,
+    Coverage,
+    Step,
+    cover,
+    coverage_findings,
+    usual_step,
+)
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.funding import FundingRates
 from margincast.data.check.manifest import manifest_findings
+from margincast.data.check.price_level import PriceLevel
+from margincast.data.check.roster import at_several_venues, ends_early
 from margincast.data.check.runs import Run
-from margincast.data.check.sizes import AbsurdSizes
+from margincast.data.check.sizes import AbsurdDepth, AbsurdSizes
 from margincast.data.check.spikes import PriceSpikes, ReferenceDeviation
 from margincast.data.check.stale import StaleBars
 from margincast.data.check.tally import Tally
@@ -23,7 +33,7 @@ from margincast.data.check.trades import Trades
 from margincast.data.check.twins import twin_findings
 from margincast.data.check.units import Ticks, UnitChanges
 from margincast.data.check.windows import windows
-from margincast.data.quality import SEVERITIES, Finding
+from margincast.data.quality import SEVERITIES
 from margincast.data.store import Store
 
 REFUSED = "refused: reading these bars stops here; ingest them with the right times"
@@ -43,14 +53,18 @@ class TableSurvey:
         hourly: last price of each hour, where the table has prices.
         books: per hour locked share, spread and depth, for books.
         stale: stale stretches, for bars.
+        stale_since: time from which bars are stale to the end.
+        locked_share: share of locked snapshots, for books.
     """
 
     table: StoredTable
     coverage: Coverage
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckFinding, ...]
     hourly: dict[str, HourlyPrices] = field(default_factory=dict)
     books: pl.DataFrame | None = None
     stale: tuple[Run, ...] = ()
+    stale_since: datetime | None = None
+    locked_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +73,12 @@ class Survey:
 
     Attributes:
         tables: per contract and table.
-        findings: those that found something, most severe and most affected first.
+        findings: those that found something, those that harm most first.
         sources: number of sources in the manifest.
     """
 
     tables: tuple[TableSurvey, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckFinding, ...]
     sources: int
 
 
@@ -91,16 +105,22 @@ def survey_store(
         *manifest_findings(records.values()),
         *(finding for one in surveys for finding in one.findings),
         *twin_findings([(one.table, one.hourly) for one in surveys]),
+        *ends_early([(one.table, one.coverage) for one in surveys]),
+        *at_several_venues(tables),
     ]
     return Survey(tuple(surveys), tuple(ranked(findings)), len(records))
 
 
-def ranked(findings: Sequence[Finding]) -> list[Finding]:
-    """Keep the findings that found something; most severe, then most affected first."""
+def ranked(findings: Sequence[CheckFinding]) -> list[CheckFinding]:
+    """Keep the findings that found something, those that harm most first.
+
+    By severity, then by the size of the worst move of a price, then by the share of the rows.
+    """
     return sorted(
         (finding for finding in findings if finding.count > 0),
         key=lambda one: (
             SEVERITIES.index(one.severity),
+            -abs(one.worst_move or 0.0),
             -one.count / max(one.total, 1),
             one.table,
             one.venue,
@@ -118,12 +138,12 @@ def survey_table(table: StoredTable, others: Sequence[StoredTable] = ()) -> Tabl
         others: all tables of the store; mark and index prices are looked up in them.
     """
     interval = table.interval
-    step = usual_step(table.blocks(["ts"])) if interval is None else None
-    coverage = cover(
-        table.blocks(["ts"]), step if interval is None else Step(interval, regular=True)
-    )
-    findings = coverage_findings(table, coverage)
     name = table.schema.table
+    step = None if interval is None else Step(interval, regular=True)
+    if interval is None and name not in SPORADIC:
+        step = usual_step(table.blocks(["ts"]), events=table.schema.events)
+    coverage = cover(table.blocks(["ts"]), step)
+    findings = coverage_findings(table, coverage)
     if name in BAR_TABLES:
         return _bars(table, others, coverage, findings)
     if name in ("book", "quotes"):
@@ -140,7 +160,7 @@ def survey_table(table: StoredTable, others: Sequence[StoredTable] = ()) -> Tabl
     return TableSurvey(table, coverage, tuple(findings))
 
 
-def off_grid(table: StoredTable, interval: timedelta) -> Finding:
+def off_grid(table: StoredTable, interval: timedelta) -> CheckFinding:
     """Find rows that do not open on the grid of their interval."""
     tally = Tally(f"open off the grid of {table.table.rpartition('_')[2]}", REFUSED, "fault")
     for block in table.blocks(["ts"]):
@@ -153,20 +173,21 @@ def _bars(
     table: StoredTable,
     others: Sequence[StoredTable],
     coverage: Coverage,
-    findings: list[Finding],
+    findings: list[CheckFinding],
 ) -> TableSurvey:
     assert table.interval is not None
     stale, prices, changes = StaleBars(table), PriceSpikes(table), UnitChanges(table)
     volume = AbsurdSizes(table, "volume")
+    ticks = Ticks(PRICES, "1mo")
     reference = ReferenceDeviation(table, _references(table, others))
-    closes = {"": HourlyCloses(pl.col("close"))}
+    closes = {"": HourlyCloses(pl.col("close"), pl.col("low"), pl.col("high"))}
     columns = ["ts", *PRICES, "volume", "mark_close", "index_close"]
     context = max(spikes.CONTEXT, sizes.CONTEXT, units.CONTEXT)
 
     def seen() -> Iterator[pl.DataFrame]:
         for block in table.blocks(columns):
             stale.add(block)
-            changes.add_block(block)
+            ticks.add(block)
             reference.add(block)
             closes[""].add(block)
             for kind in ("mark_close", "index_close"):
@@ -182,6 +203,7 @@ def _bars(
         *stale.findings(),
         *prices.findings(),
         *changes.findings(),
+        ticks.finding(table),
         *volume.findings(),
         *reference.findings(),
         off_grid(table, table.interval),
@@ -189,7 +211,14 @@ def _bars(
     hourly = {kind: one.prices() for kind, one in closes.items()}
     if table.interval > timedelta(hours=1):
         hourly = {}
-    return TableSurvey(table, coverage, tuple(findings), hourly, stale=tuple(stale.stretches()))
+    return TableSurvey(
+        table,
+        coverage,
+        tuple(findings),
+        hourly,
+        stale=tuple(stale.stretches()),
+        stale_since=stale.since(),
+    )
 
 
 def _references(table: StoredTable, others: Sequence[StoredTable]) -> dict[str, StoredTable]:
@@ -204,31 +233,50 @@ def _references(table: StoredTable, others: Sequence[StoredTable]) -> dict[str, 
     }
 
 
-def _books(table: StoredTable, coverage: Coverage, findings: list[Finding]) -> TableSurvey:
-    books = Books(table)
-    mids = HourlyCloses((pl.col("bid_price_0") + pl.col("ask_price_0")) / 2)
-    for block in table.blocks():
-        books.add(block)
-        mids.add(block)
-    findings += books.findings()
-    return TableSurvey(table, coverage, tuple(findings), {"": mids.prices()}, books=books.by_hour())
-
-
-def _trades(table: StoredTable, coverage: Coverage, findings: list[Finding]) -> TableSurvey:
-    trades, ticks, size = Trades(table), Ticks(("price",), "1d"), AbsurdSizes(table, "size")
-    closes = HourlyCloses(pl.col("price"))
-    columns = ["ts", "price", "size", "side", "received_at"]
+def _books(table: StoredTable, coverage: Coverage, findings: list[CheckFinding]) -> TableSurvey:
+    books, level, depth = Books(table), PriceLevel(table, "mid"), AbsurdDepth(table)
+    mids = HourlyCloses(pl.col("price"))
 
     def seen() -> Iterator[pl.DataFrame]:
-        for block in table.blocks(columns):
+        for block in table.blocks():
+            usable = books.add(block)
+            level.add(usable)
+            mids.add(usable)
+            yield usable
+
+    for window in windows(seen(), sizes.CONTEXT):
+        depth.add(window)
+    findings += [*books.findings(), *level.findings(), *depth.findings()]
+    return TableSurvey(
+        table,
+        coverage,
+        tuple(findings),
+        {"": mids.prices()},
+        books=books.by_hour(),
+        locked_share=books.locked_share,
+    )
+
+
+def _trades(table: StoredTable, coverage: Coverage, findings: list[CheckFinding]) -> TableSurvey:
+    trades, ticks, size = Trades(table), Ticks(("price",), "1d"), AbsurdSizes(table, "size")
+    level, closes = PriceLevel(table, "price"), HourlyCloses(pl.col("price"))
+
+    def seen() -> Iterator[pl.DataFrame]:
+        for block in table.blocks():
             trades.add(block)
             ticks.add(block)
+            level.add(block)
             closes.add(block)
-            yield block
+            yield block.select("ts", "size")
 
     for window in windows(seen(), sizes.CONTEXT):
         size.add(window)
-    findings += [*trades.findings(), ticks.finding(table), *size.findings()]
+    findings += [
+        *trades.findings(),
+        *level.findings(),
+        ticks.finding(table),
+        *size.findings(),
+    ]
     return TableSurvey(table, coverage, tuple(findings), {"": closes.prices()})
 
 

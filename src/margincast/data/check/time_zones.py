@@ -2,7 +2,8 @@
 
 Returns of two feeds of one underlying move together. If they do so best when one of them is moved
 by some hours, its times are in another zone, and every decision made on it looks into the future
-or at the past.
+or at the past. Ranks of the returns are compared: one price that is wrong, or a unit that changes,
+is one return of many and cannot decide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ CLEAR_MARGIN = 0.2
 """The best lag counts if its correlation is this high, and this much above that at no lag."""
 
 _HOUR = timedelta(hours=1)
+_OF_HOUR = (pl.col("price").last(), pl.col("low").min(), pl.col("high").max())
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,14 @@ class HourlyPrices:
     Attributes:
         hours: hours since 1970, shape (n,), increasing.
         prices: last price known in the hour, shape (n,).
+        lows: lowest price of the hour, shape (n,); None where it is not known.
+        highs: highest price of the hour, shape (n,); None where it is not known.
     """
 
     hours: np.ndarray
     prices: FloatArray
+    lows: FloatArray | None = None
+    highs: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,11 @@ class Shift:
 
     Attributes:
         hours: by how many hours the second feed's times are late (negative: early).
-        correlation: of hourly returns at that lag.
+        correlation: rank correlation of hourly returns at that lag.
         unshifted: the same at no lag.
         common: hours compared.
         ratio: median of second over first price at that lag.
+        steady: share of the hours in which the ratio is within a factor of three of the median.
     """
 
     hours: int
@@ -57,29 +64,45 @@ class Shift:
     unshifted: float
     common: int
     ratio: float
+    steady: float
 
 
 class HourlyCloses:
-    """Collects the last price of each hour from blocks."""
+    """Collects the last, lowest and highest price of each hour from blocks.
 
-    def __init__(self, price: pl.Expr) -> None:
+    Args:
+        price: the price.
+        low: the lowest price of a row; the price itself when None.
+        high: the highest price of a row; the price itself when None.
+    """
+
+    def __init__(
+        self, price: pl.Expr, low: pl.Expr | None = None, high: pl.Expr | None = None
+    ) -> None:
         self.price = price
+        self._low, self._high = (price if one is None else one for one in (low, high))
         self._pieces: list[pl.DataFrame] = []
 
     def add(self, block: pl.DataFrame) -> None:
         """Take a block with ``ts`` and the columns of the price."""
         self._pieces.append(
-            block.select(pl.col("ts").dt.truncate("1h").alias("hour"), self.price.alias("price"))
+            block.select(
+                pl.col("ts").dt.truncate("1h").alias("hour"),
+                self.price.alias("price"),
+                self._low.alias("low"),
+                self._high.alias("high"),
+            )
             .filter(pl.col("price") > 0)
             .group_by("hour", maintain_order=True)
-            .agg(pl.col("price").last())
+            .agg(_OF_HOUR)
         )
 
     def prices(self) -> HourlyPrices:
         """Return what was collected."""
-        joined = pl.concat(self._pieces).unique("hour", keep="last", maintain_order=True)
+        joined = pl.concat(self._pieces).group_by("hour", maintain_order=True).agg(_OF_HOUR)
         hours = joined["hour"].dt.timestamp("ms").to_numpy() // 3_600_000
-        return HourlyPrices(hours, joined["price"].to_numpy().astype(np.float64))
+        columns = (joined[name].to_numpy() for name in ("price", "low", "high"))
+        return HourlyPrices(hours, *(column.astype(np.float64) for column in columns))
 
 
 def find_shift(one: HourlyPrices, other: HourlyPrices) -> Shift | None:
@@ -95,7 +118,10 @@ def find_shift(one: HourlyPrices, other: HourlyPrices) -> Shift | None:
     for lag in range(-MOST_HOURS, MOST_HOURS + 1):
         moved = _returns(HourlyPrices(other.hours - lag, other.prices))
         left, right = _common(own, moved)
-        if len(left) < FEWEST_COMMON or not (left.std() > 0 and right.std() > 0):
+        if len(left) < FEWEST_COMMON:
+            continue
+        left, right = _ranks(left), _ranks(right)
+        if not (left.std() > 0 and right.std() > 0):
             continue
         correlation = float(np.corrcoef(left, right)[0, 1])
         if lag == 0:
@@ -108,7 +134,10 @@ def find_shift(one: HourlyPrices, other: HourlyPrices) -> Shift | None:
     if lag and correlation < unshifted + CLEAR_MARGIN:
         lag, correlation = 0, unshifted
     left, right = _common((one.hours, one.prices), (other.hours - lag, other.prices))
-    return Shift(lag, correlation, unshifted, common, float(np.median(right / left)))
+    ratios = right / left
+    ratio = float(np.median(ratios))
+    steady = float((np.abs(np.log(ratios / ratio)) < np.log(3)).mean())
+    return Shift(lag, correlation, unshifted, common, ratio, steady)
 
 
 def agree_on(shifts: Mapping[str, int]) -> dict[str, int]:
@@ -139,6 +168,11 @@ def _returns(prices: HourlyPrices) -> tuple[np.ndarray, FloatArray]:
     consecutive = np.diff(prices.hours) == 1
     returns = np.diff(np.log(prices.prices))
     return prices.hours[1:][consecutive], returns[consecutive]
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1 on; equal values share the mean of theirs."""
+    return pl.Series(values).rank("average").to_numpy()
 
 
 def _common(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import log10
 
 from margincast.data.check.contract import StoredTable
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.time_zones import (
     HourlyPrices,
     Shift,
@@ -12,17 +13,20 @@ from margincast.data.check.time_zones import (
     hour_of,
     underlying,
 )
-from margincast.data.quality import Finding
 
 UNIT_TOLERANCE = 0.1
 """Distance of a price ratio from a whole power of ten, in decades, at which it is one."""
+
+STEADY = 0.9
+"""Share of the hours in which two prices must keep their ratio: else one of them changed its unit,
+which is told of the series itself."""
 
 _NO_PRICES = ("implied_vol",)
 
 
 def twin_findings(
     tables: Sequence[tuple[StoredTable, Mapping[str, HourlyPrices]]],
-) -> list[Finding]:
+) -> list[CheckFinding]:
     """Compare all price series of the same underlying.
 
     The series with the most hours is the reference; where most others disagree with it, it is the
@@ -44,7 +48,7 @@ def twin_findings(
     return findings
 
 
-def _compare(series: Sequence[tuple[StoredTable, str, HourlyPrices]]) -> list[Finding]:
+def _compare(series: Sequence[tuple[StoredTable, str, HourlyPrices]]) -> list[CheckFinding]:
     reference = series[0]
     shifts: dict[str, Shift] = {}
     for table, column, prices in series[1:]:
@@ -64,7 +68,7 @@ def _compare(series: Sequence[tuple[StoredTable, str, HourlyPrices]]) -> list[Fi
         if hours[name]:
             shown = shifts.get(name)
             detail = (
-                f" (correlation {shown.correlation:.2f}, unshifted {shown.unshifted:.2f})"
+                f" (rank correlation {shown.correlation:.2f}, unshifted {shown.unshifted:.2f})"
                 if shown is not None
                 else ""
             )
@@ -75,15 +79,18 @@ def _compare(series: Sequence[tuple[StoredTable, str, HourlyPrices]]) -> list[Fi
                     f"{'late' if hours[name] > 0 else 'early'} against {other}{detail}",
                     "nothing: with a wrong clock it looks ahead or lags; ingest it again in UTC",
                     prices,
+                    "times shifted by whole hours",
                 )
             )
-        if name in shifts and (power := _power(shifts[name].ratio)):
+        steady = name in shifts and shifts[name].steady >= STEADY
+        if steady and (power := _power(shifts[name].ratio)):
             findings.append(
                 _finding(
                     table,
                     f"{column or 'prices'} about 10^{power} times those of {own}",
                     "nothing: contracts of different units; do not mix their prices",
                     prices,
+                    "prices in another unit",
                 )
             )
     return findings
@@ -99,8 +106,10 @@ def _name(table: StoredTable, column: str) -> str:
     return f"{table.venue} {table.symbol} {table.table}{f' {column}' if column else ''}"
 
 
-def _finding(table: StoredTable, what: str, action: str, prices: HourlyPrices) -> Finding:
-    return Finding(
+def _finding(
+    table: StoredTable, what: str, action: str, prices: HourlyPrices, kind: str
+) -> CheckFinding:
+    return CheckFinding(
         table.table,
         table.symbol,
         what,
@@ -111,4 +120,5 @@ def _finding(table: StoredTable, what: str, action: str, prices: HourlyPrices) -
         hour_of(prices, -1),
         table.venue,
         "warning",
+        kind=kind,
     )

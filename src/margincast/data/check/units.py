@@ -12,9 +12,9 @@ import polars as pl
 
 from margincast.core.types import BoolArray, FloatArray
 from margincast.data.check.contract import StoredTable
+from margincast.data.check.finding import CheckFinding
 from margincast.data.check.tally import Tally
 from margincast.data.check.windows import Window
-from margincast.data.quality import Finding
 
 SIDE_ROWS = 12
 """Rows on either side whose medians are the levels before and after."""
@@ -57,22 +57,27 @@ def decade_shifts(values: pl.Series) -> tuple[FloatArray, FloatArray]:
 
 
 class UnitChanges:
-    """Finds shifts by powers of ten in price and volume, and changes of the tick, in bars."""
+    """Finds shifts by powers of ten in price and volume, in bars or the minutes of other prices.
 
-    def __init__(self, table: StoredTable) -> None:
+    Args:
+        table: the table.
+        price: what its prices are called.
+        volume: what its volumes are called.
+    """
+
+    def __init__(self, table: StoredTable, price: str = "price", volume: str = "volume") -> None:
         self.table = table
-        self.certain = Tally("unit change: price by 10^k, volume by 10^-k", _ACTION, "fault")
+        self.certain = Tally(f"unit change: {price} by 10^k, {volume} by 10^-k", _ACTION, "fault")
         self.price = Tally(
-            "price by about 10^k and stays there: a unit change, or a crash of 90 %",
+            f"{price} by about 10^k and stays there: a unit change, or a crash of 90 %",
             "nothing: look at it; cut the contract there or rescale it",
             "warning",
         )
         self.volume = Tally(
-            "volume by about 100 or more and stays there, price as before: its unit changed",
-            "nothing: features that use volume are wrong across it",
+            f"{volume} by about 100 or more and stays there, {price} as before: its unit changed",
+            f"nothing: features that use {volume} are wrong across it",
             "warning",
         )
-        self.ticks = Ticks(("open", "high", "low", "close"), "1mo")
 
     def add(self, window: Window) -> None:
         """Take a window of bars."""
@@ -96,30 +101,31 @@ class UnitChanges:
                 & (np.abs(volume_shift) >= 2 - TOLERANCE)
                 & (np.abs(volume_jump - volume_shift) <= VOLUME_TOLERANCE)
             )
-            self._flag(window, by_itself, self.volume, volume_shift)
+            times = window.judged(rows["ts"])
+            flagged, shown = self._flagged(window, by_itself, volume_shift)
+            self.volume.add(times, flagged, shown)
         self._flag(window, moved & opposite, self.certain, shift)
         self._flag(window, moved & ~opposite, self.price, shift)
 
-    def add_block(self, block: pl.DataFrame) -> None:
-        """Take a block of prices, for the tick."""
-        self.ticks.add(block)
-
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[CheckFinding]:
         """Say what was found."""
-        rows = self.table.rows
         tallies = (self.certain, self.price, self.volume)
-        return [
-            *(tally.finding(self.table, rows) for tally in tallies),
-            self.ticks.finding(self.table),
-        ]
+        return [tally.finding(self.table, self.table.rows) for tally in tallies]
 
     def _flag(self, window: Window, flagged: BoolArray, tally: Tally, shift: FloatArray) -> None:
-        rows = window.rows
-        text = [""] * len(rows)
+        told, shown = self._flagged(window, flagged, shift)
+        with np.errstate(over="ignore"):
+            moves = pl.Series(10.0**shift - 1, dtype=pl.Float64)
+        known = pl.select(pl.when(told).then(window.judged(moves)).alias("move"))["move"]
+        tally.add_moves(window.judged(window.rows["ts"]), known, shown)
+
+    def _flagged(
+        self, window: Window, flagged: BoolArray, shift: FloatArray
+    ) -> tuple[pl.Series, pl.Series]:
+        text = [""] * len(window.rows)
         for row in np.flatnonzero(flagged).tolist():
             text[row] = f"times {10 ** shift[row]:.4g}"
-        tally.add(
-            window.judged(rows["ts"]),
+        return (
             window.judged(pl.Series(flagged)),
             window.judged(pl.Series(text, dtype=pl.String)),
         )
@@ -162,7 +168,7 @@ class Ticks:
         else:
             self._candidate = (time, tick)
 
-    def finding(self, table: StoredTable) -> Finding:
+    def finding(self, table: StoredTable) -> CheckFinding:
         """Say what was found."""
         return self.tally.finding(table, table.rows)
 

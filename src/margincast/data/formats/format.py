@@ -18,13 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from margincast.core.errors import InputError
-from margincast.data.formats.source import HEAD_BYTES, Source
+from margincast.data.formats.source import HEAD_BYTES, Source, foreign_content
+from margincast.data.schemas import SCHEMAS, schema_of
 
 ROW = "_row"
 """Column of every batch: number of the record in its source, the first is 1."""
 
 BATCH_ROWS = 100_000
 """Rows of a batch: what is held in memory at a time."""
+
+MOST_REJECTS = 10_000
+"""Rejected records that an account holds before it hands them on."""
 
 PARQUET_MAGIC, FEATHER_MAGIC = b"PAR1", b"ARROW1"
 
@@ -84,11 +88,26 @@ class Match:
 
 @dataclass(frozen=True)
 class Hints:
-    """What the user says about sources; None leaves it to recognition."""
+    """What the user says about sources; None leaves it to recognition.
+
+    Raises:
+        InputError: there is no such table, or a name says nothing.
+    """
 
     table: str | None = None
     venue: str | None = None
     symbol: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no source could be read by, before any is."""
+        if self.table is not None and self.table not in SCHEMAS:
+            schema_of(self.table)
+        for what, name in (("venue", self.venue), ("symbol", self.symbol)):
+            if name is not None and name.strip() in ("", ".", ".."):
+                raise InputError(
+                    f"a {what} cannot be called {name!r}; give its name, or leave the {what} out "
+                    "where the sources say it"
+                )
 
     def applied_to(self, match: Match) -> Match:
         """Let the user's word stand over what was recognised."""
@@ -107,11 +126,21 @@ class Sample:
         source: the source.
         head: its first expanded bytes, at most 64 KiB.
         hints: what the user says about it.
+
+    Raises:
+        InputError: the first bytes are those of something no format reads, such as text in UTF-16
+            or an archive under the name of a text; says what they are.
     """
 
     source: Source
     head: bytes
     hints: Hints = Hints()
+
+    def __post_init__(self) -> None:
+        """Refuse what no format can know."""
+        foreign = foreign_content(self.head)
+        if foreign:
+            raise InputError(f"{self.source} {foreign}")
 
     @cached_property
     def lines(self) -> list[str]:
@@ -203,14 +232,23 @@ class Reject:
 class Account:
     """Counts what became of every record of one source.
 
+    With a sink rejects are handed to it as soon as there are :data:`MOST_REJECTS`, so that a source
+    of which nothing can be read takes no more memory than any other.
+
+    Args:
+        sink: takes rejected records, or raises an InputError; without one all are kept until they
+            are drained.
+
     Attributes:
         outcomes: number of records by outcome; rejected ones are not among them.
-        rejects: rejected records not yet written to the quarantine (drained by the ingest).
+        rejects: rejected records not yet handed on.
         rejected: number of rejected records, by reason.
         events: what else happened (holes in a sequence, books invalidated), by name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sink: Callable[[list[Reject]], None] | None = None) -> None:
+        self._sink = sink
+        self._listeners: list[Callable[[Reject], None]] = []
         self.outcomes: Counter[str] = Counter()
         self.rejects: list[Reject] = []
         self.rejected: Counter[str] = Counter()
@@ -229,7 +267,16 @@ class Account:
     def reject(self, row: int, reason: str, text: str) -> None:
         """Reject a record; ``reason`` is a kind of fault, the same for all records that have it."""
         self.rejected[reason] += 1
-        self.rejects.append(Reject(row, reason, text))
+        reject = Reject(row, reason, text)
+        self.rejects.append(reject)
+        for told in self._listeners:
+            told(reject)
+        if self._sink is not None and len(self.rejects) >= MOST_REJECTS:
+            self._sink(self.drain())
+
+    def listen(self, told: Callable[[Reject], None]) -> None:
+        """Tell a reader of each reject as it happens: :attr:`rejects` may have been handed on."""
+        self._listeners.append(told)
 
     def note(self, event: str, times: int = 1) -> None:
         """Count an event that is not the fate of a record."""

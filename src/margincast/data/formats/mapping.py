@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
+from margincast.core.digest import digest_of
 from margincast.core.errors import SpecError, did_you_mean
 from margincast.data.formats.flat_file import (
     is_columnar,
@@ -188,7 +189,13 @@ def _match(mapping: ColumnMapping, sample: Sample) -> Match | str:
     if symbol is None and "symbol" not in mapping.columns:
         symbol = symbol_in_name(sample.source.stem, mapping.interval)
     table = stored_name(mapping.table, mapping.interval)
-    return Match(table, mapping.venue, symbol, {"delimiter": delimiter})
+    return Match(
+        table,
+        mapping.venue,
+        symbol,
+        # the mapping itself, so that the manifest can tell a source read with another one
+        {"delimiter": delimiter, "mapping": digest_of(repr(mapping))},
+    )
 
 
 def _read(

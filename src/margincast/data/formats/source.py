@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, BinaryIO, NoReturn, cast
 
@@ -38,6 +39,24 @@ EXPANSION_ALLOWANCE = 256 * 1024**2
 HEAD_BYTES = 64 * 1024
 
 _IGNORED_SUFFIXES = (".CHECKSUM", ".part", ".md")
+
+_CONTENTS = (
+    (b"\x1f\x8b", "compressed by gzip", "unpack it, or give it the suffix .gz"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it, or give it the suffix .zst"),
+    (b"BZh", "compressed by bzip2", "unpack it, or give it the suffix .bz2"),
+    (b"\xfd7zXZ\x00", "compressed by xz", "unpack it, or give it the suffix .xz"),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it, or export it as text"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and give the files in it"),
+    (b"Rar!\x1a\x07", "a RAR archive", "unpack it and give the files in it"),
+    (b"%PDF-", "a PDF document", "give the data it was made from"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "write its tables as Parquet"),
+    (b"SQLite format 3\x00", "an SQLite database", "write its tables as Parquet"),
+    (b"\xff\xfe", "text in UTF-16", "convert it to UTF-8"),
+    (b"\xfe\xff", "text in UTF-16", "convert it to UTF-8"),
+)
+"""First bytes of what no format reads, what they mean, and what to do."""
+
+_TAR_MARK, _TAR_PLACE = b"ustar", 257
 
 
 @dataclass(frozen=True)
@@ -201,21 +220,26 @@ def files_in(paths: Sequence[Path]) -> list[Path]:
     """List files and the files below folders, in the order of their names.
 
     Hidden files, checksum files, partial downloads and Markdown notes are no data and are left
-    out of folders.
+    out of folders. Links to folders are followed, a folder once; a link that leads nowhere is
+    listed, for :func:`members_of` to refuse.
 
     Raises:
-        InputError: a path does not exist, or a folder cannot be listed.
+        InputError: a path does not exist, a folder cannot be listed, or there is no file at all.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += [
-                file for file in _files_below(path) if not _is_ignored(file.relative_to(path))
-            ]
+            found += _files_below(path)
         elif path.exists():
             found.append(path)
         else:
             raise InputError(f"{path} does not exist; give a file or a folder of market data")
+    if not found:
+        raise InputError(
+            f"{', '.join(map(str, paths))} holds no file of market data (hidden files, names that "
+            f"begin with '_', and *{', *'.join(_IGNORED_SUFFIXES)} are none); give a file, or a "
+            "folder that holds some"
+        )
     return list(dict.fromkeys(found))
 
 
@@ -227,12 +251,19 @@ def _files_below(folder: Path) -> list[Path]:
             f"{error.filename} cannot be listed: {error.strerror}; allow it or leave it out"
         ) from None
 
-    return sorted(
-        file
-        for where, _, names in os.walk(folder, onerror=fail)
-        for file in (Path(where, name) for name in names)
-        if file.is_file()
-    )
+    seen: set[str] = set()
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        true_place = os.path.realpath(where)
+        if true_place in seen:  # a link to a folder that is listed already, or around this one
+            folders.clear()
+            continue
+        seen.add(true_place)
+        known = [name for name in folders if not _is_ignored(PurePath(name))]
+        # links after the others: a file is listed under its own folder where that is among them
+        folders[:] = sorted(known, key=lambda name: (Path(where, name).is_symlink(), name))
+        found += [Path(where, name) for name in names if not _is_ignored(PurePath(name))]
+    return sorted(found)
 
 
 def _is_ignored(path: PurePath) -> bool:
@@ -245,9 +276,15 @@ def members_of(path: Path) -> list[Source]:
     """List the sources of a file: the members of a zip archive, or the file itself.
 
     Raises:
-        InputError: an archive is damaged, has two members of one name, or one whose name would
-            lead out of its folder.
+        InputError: the path is a link that leads nowhere, or no file; an archive is damaged, has no
+            members, two of one name, or one whose name would lead out of its folder.
     """
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path} is a link to {path.readlink()}, which is not there; mend it or remove it"
+        )
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is a pipe or a device; write its content to a file and give that")
     if path.suffix.lower() != ".zip":
         return [Source(path)]
     try:
@@ -270,15 +307,71 @@ def members_of(path: Path) -> list[Source]:
             f"{path} has several members named '{twice[0]}', of which only the last can be read; "
             "unpack it yourself and give the unpacked files"
         )
-    return [Source(path, name) for name in sorted(names) if not _is_ignored(PurePosixPath(name))]
+    members = [name for name in sorted(names) if not _is_ignored(PurePosixPath(name))]
+    if not members:
+        raise InputError(f"{path} is an archive without members; fetch or copy the file again")
+    return [Source(path, name) for name in members]
+
+
+def foreign_content(head: bytes) -> str:
+    """Say what the first bytes of a content are where no format reads such; empty otherwise."""
+    for mark, what, advice in _CONTENTS:
+        if head.startswith(mark):
+            return f"is {what}, as its first bytes {mark.hex(' ')} say; {advice}"
+    if head[_TAR_PLACE:].startswith(_TAR_MARK):
+        return "is a tar archive, as 'ustar' in its first bytes says; unpack it and give its files"
+    start = head[:64]
+    if len(start) > 1 and (not any(start[1::2]) or not any(start[::2])):
+        return (
+            f"is text in UTF-16 or of zeros, as its first bytes {start[:4].hex(' ')} say; convert "
+            "it to UTF-8"
+        )
+    return ""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """By what it shows that a file was written again: its place on the disk, size and time."""
+
+    path: Path
+    inode: int
+    size_bytes: int
+    modified_ns: int
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Take the stamp of a file.
+
+    Raises:
+        InputError: the file is gone.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    return Stamp(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def digest_of_source(source: Source, companions: Sequence[Path] = ()) -> str:
-    """SHA-256 over the stored bytes of a source and of the files it is read together with."""
-    digest = hashlib.sha256()
-    for path in (source.path, *companions):
-        with path.open("rb") as stream:
-            for block in iter(lambda: stream.read(1024**2), b""):
-                digest.update(block)
+    """SHA-256 over the stored bytes of a source and of the files it is read together with.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    try:
+        digest = _hash_of(tuple(stamp_of(path) for path in (source.path, *companions))).copy()
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from None
     digest.update((source.member or "").encode())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _hash_of(files: tuple[Stamp, ...]) -> "hashlib._Hash":
+    """Hash files, once for all members of an archive; not to be updated, but copied."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.path.open("rb") as stream:
+            for block in iter(lambda: stream.read(1024**2), b""):
+                digest.update(block)
+    return digest

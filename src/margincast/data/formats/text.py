@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from pyarrow import csv
@@ -84,13 +85,7 @@ def read_text(
         InputError: the file is empty, has two columns of one name, is not UTF-8, or cannot be read
             to its end.
     """
-    broken: list[csv.InvalidRow] = []
-    heading = 1 if header is None else 0
-
-    def keep(row: csv.InvalidRow) -> str:
-        broken.append(row)
-        return "skip"
-
+    broken = _Broken(account, heading=1 if header is None else 0)
     following = 1
     with source.open() as stream:
         try:
@@ -99,7 +94,9 @@ def read_text(
                 read_options=csv.ReadOptions(
                     column_names=header, use_threads=False, block_size=_BLOCK_BYTES
                 ),
-                parse_options=csv.ParseOptions(delimiter=delimiter, invalid_row_handler=keep),
+                parse_options=csv.ParseOptions(
+                    delimiter=delimiter, invalid_row_handler=broken.take
+                ),
                 convert_options=csv.ConvertOptions(
                     default_column_type=pa.string(), strings_can_be_null=True, null_values=[""]
                 ),
@@ -107,19 +104,61 @@ def read_text(
             names = _names_of(reader.schema, source)
             for block in reader:
                 cells = pl.DataFrame(pa.table(block.rename_columns(names)))
-                lines = np.array([row.number - heading for row in broken], dtype=np.int64)
-                numbers = _numbers(following, len(cells), lines)
+                numbers = broken.numbers_between(following, len(cells))
                 if len(cells):
                     following = int(numbers[-1]) + 1
-                    broken = _reject_ragged(broken, heading, account, before=following)
+                    broken.forget(following)
                 numbered = cells.with_columns(pl.Series(ROW, numbers))
                 whole = _without_spanning(numbered, columns, account)
                 parsed = parse_cells(whole, columns, account)
                 if len(parsed):
                     yield parsed
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            if broken.failure is not None:
+                raise broken.failure from None
             raise _unreadable(source, delimiter, error) from None
-    _reject_ragged(broken, heading, account)
+
+
+class _Broken:
+    """Rejects ragged lines as Arrow meets them, ahead of the sound ones, and knows their numbers.
+
+    Arrow reads on until it has a block with a sound line, so of a file without any all lines pass
+    here at once: what is kept of them is no more than where their runs begin and end.
+    """
+
+    def __init__(self, account: Account, heading: int) -> None:
+        self.failure: Exception | None = None
+        self._account, self._heading = account, heading
+        self._runs: list[tuple[int, int]] = []  # first number, and the one after the last
+
+    def take(self, row: csv.InvalidRow) -> str:
+        """Reject a line; Arrow cannot pass on an error of ours, so it is kept."""
+        number = row.number - self._heading
+        try:
+            self._account.reject(number, RAGGED, row.text)
+        except Exception as error:  # noqa: BLE001  # raised again by read_text, whatever it is
+            self.failure = error
+            return "error"
+        first = number
+        if self._runs and self._runs[-1][1] == number:
+            first, _ = self._runs.pop()
+        self._runs.append((first, number + 1))
+        return "skip"
+
+    def numbers_between(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Return the numbers of the next ``count`` sound records, leaving out the broken ones."""
+        pieces = [np.arange(0, dtype=np.int64)]
+        for start, end in self._runs:
+            if count and start > first:
+                pieces.append(np.arange(first, min(start, first + count), dtype=np.int64))
+                count -= len(pieces[-1])
+            first = max(first, end)
+        pieces.append(np.arange(first, first + count, dtype=np.int64))
+        return np.concatenate(pieces)
+
+    def forget(self, before: int) -> None:
+        """Let go of the runs before a record."""
+        self._runs = [run for run in self._runs if run[1] > before]
 
 
 def _names_of(schema: pa.Schema, source: Source) -> list[str]:
@@ -130,19 +169,6 @@ def _names_of(schema: pa.Schema, source: Source) -> list[str]:
             f"{source}: its header has more than one column '{twice[0]}'; rename all but one"
         )
     return names
-
-
-def _reject_ragged(
-    broken: list[csv.InvalidRow], heading: int, account: Account, before: int | None = None
-) -> list[csv.InvalidRow]:
-    """Reject ragged lines up to a record, or all; return the others, which lie ahead."""
-    ahead = []
-    for row in broken:
-        if before is None or row.number - heading < before:
-            account.reject(row.number - heading, RAGGED, row.text)
-        else:
-            ahead.append(row)
-    return ahead
 
 
 def _without_spanning(
@@ -185,12 +211,6 @@ def _unreadable(source: Source, delimiter: str, error: Exception) -> InputError:
         if sign in str(error):
             return InputError(f"{what}: {meaning}; fetch or export the file again")
     return InputError(f"{what}: {error}; fetch or export the file again")
-
-
-def _numbers(first: int, count: int, broken: np.ndarray) -> np.ndarray:
-    """Return the numbers of the next ``count`` sound records, leaving out the broken ones."""
-    candidates = np.arange(first, first + count + int((broken >= first).sum()), dtype=np.int64)
-    return candidates[~np.isin(candidates, broken)][:count]
 
 
 def parse_cells(

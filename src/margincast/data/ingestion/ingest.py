@@ -1,14 +1,14 @@
-"""Bring one source into the store: recognise, translate, check, put aside, commit.
+"""Read one source: recognise, translate, check, and put its rows aside, ready to be committed.
 
-Staging reads a source and may run in parallel; committing compares it with what the store holds and
-is done by one process, source after source, so that the outcome does not depend on who was faster.
-Until the manifest record is written nothing of a source counts; then all of it does.
+This may run in parallel; what a source adds to the store is decided when it is committed
+(:mod:`margincast.data.ingestion.commit`).
 """
 
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,20 @@ from typing import Any
 import polars as pl
 
 from margincast import __version__
+from margincast.core.digest import digest_of
 from margincast.core.errors import InputError
-from margincast.data.formats.format import Account, Format, Hints, Match, Options
+from margincast.data.formats.format import APPLIED, Account, Format, Hints, Match, Options, Reject
 from margincast.data.formats.registry import FORMATS, recognise
 from margincast.data.formats.source import Source, digest_of_source
-from margincast.data.ingestion.duplicates import CONFLICT, settle_against
-from margincast.data.ingestion.staging import PartWriter, QuarantineWriter, write_part
-from margincast.data.schemas import schema_of
+from margincast.data.ingestion.quarantine import QuarantineWriter
+from margincast.data.ingestion.staging import PartWriter
 from margincast.data.store import (
-    MANIFEST,
     QUARANTINE,
-    STAGING,
-    Part,
-    Partition,
     Record,
-    Store,
-    TableCount,
 )
+
+MAPPED = "mapped table"
+"""Name of the format that a user's mapping describes."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,7 @@ class Identified:
             "symbol": self.match.symbol,
             "book_every": str(options["book_every"]),
             "book_levels": options["book_levels"],
+            "reading": digest_of({key: str(value) for key, value in self.match.details.items()}),
             "details": {
                 key: str(value)
                 for key, value in self.match.details.items()
@@ -102,15 +100,19 @@ class Staged:
     folder: Path
 
 
-def identify(request: Request) -> Identified:
+def identify(request: Request, digest: str | None = None) -> Identified:
     """Recognise a source and name it.
+
+    Args:
+        request: the source and what is said about it.
+        digest: SHA-256 of its bytes where that is known already.
 
     Raises:
         InputError: the source cannot be read or is of no known kind.
     """
     form, match = recognise(request.source, request.hints, request.options, request.formats)
     companions = form.companions(request.source, match)
-    digest = digest_of_source(request.source, companions)
+    digest = digest or digest_of_source(request.source, companions)
     meaning = "\n".join([digest, form.name, match.table, match.venue, match.symbol or ""])
     identity = hashlib.sha256(meaning.encode()).hexdigest()[:16]
     return Identified(request, form, match, identity, digest)
@@ -124,11 +126,21 @@ def check_settings(identified: Identified, record: Record) -> None:
     """
     now = {**identified.settings, "format": identified.form.name}
     then = {**record.settings, "format": record.format}
-    for key in ("format", "table", "book_every", "book_levels"):
-        if now[key] != then[key]:
+    keys = ["format", "table"]
+    if APPLIED in record.records or any(key.startswith("without") for key in record.records):
+        keys += ["book_every", "book_levels"]  # these say nothing of files that hold whole books
+    if identified.form.name == MAPPED:
+        keys.append("reading")
+    for key in keys:
+        if now[key] != then.get(key):
+            what = (
+                "another mapping"
+                if key == "reading"
+                else f"{key} = {then.get(key)}, not {now[key]}"
+            )
             raise InputError(
-                f"{identified.request.source} is in the store, read with {key} = {then[key]}, not "
-                f"{now[key]}; ingest into another store, or with the same settings"
+                f"{identified.request.source} is in the store, read with {what}; ingest into "
+                "another store, or as it was read then"
             )
 
 
@@ -154,18 +166,26 @@ def stage(
     source = identified.request.source
     folder = staging / identified.identity
     shutil.rmtree(folder, ignore_errors=True)
-    account = Account()
     quarantine = QuarantineWriter(folder / QUARANTINE / f"{identified.identity}.parquet")
     writer = PartWriter(folder, identified.identity, quarantine)
+    first: list[Reject] = []
+
+    def set_aside(rejects: list[Reject]) -> None:
+        first.extend(rejects[: 1 - len(first)])
+        quarantine.reject(rejects)
+
+    account = Account(set_aside)
+    before = source.path.stat()
     try:
         folder.mkdir(parents=True)
         for batch in identified.form.read(source, identified.match, account):
             writer.add(batch)
-            quarantine.reject(account.drain())
             progressed(len(batch.frame))
-        quarantine.reject(account.drain())
+        set_aside(account.drain())
         writer.finish()
         quarantine.close()
+        _require_rows(source, account, first)
+        _require_unchanged(source, before)
     except InputError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -175,13 +195,12 @@ def stage(
             f"{source} could not be written to the store {root}: {error}; make room or choose "
             "another folder with --out, then run the same command again"
         ) from None
-    status = source.path.stat()
     record = Record(
         identity=identified.identity,
         source=str(source),
         digest=identified.digest,
-        size_bytes=status.st_size,
-        modified_ns=status.st_mtime_ns,
+        size_bytes=before.st_size,
+        modified_ns=before.st_mtime_ns,
         format=identified.form.name,
         settings=identified.settings,
         records=dict(account.outcomes),
@@ -196,133 +215,18 @@ def stage(
     return Staged(record, folder)
 
 
-def commit(store: Store, staged: Staged, present: dict[Partition, list[Part]]) -> Record:
-    """Compare staged rows with the store's, move them in, and write the manifest record.
-
-    Args:
-        store: the store, locked by this process.
-        staged: the source.
-        present: committed parts by partition; the new ones are added.
-
-    Returns:
-        The record as written.
-    """
-    parts: list[Part] = []
-    changes: dict[tuple[str, str, str], tuple[int, int]] = {}
-    quarantine = QuarantineWriter(
-        staged.folder / QUARANTINE / f"{staged.record.identity}-against-the-store.parquet"
-    )
-    for part in staged.record.parts:
-        others = [other for other in present.get(part.partition, []) if other.overlaps(part)]
-        kept: Part | None = part
-        if others:
-            kept, duplicates, conflicts = _settle_part(
-                store, staged.folder, part, others, quarantine
-            )
-            key = (part.partition.table, part.partition.venue, part.partition.symbol)
-            before = changes.get(key, (0, 0))
-            changes[key] = (before[0] + duplicates, before[1] + conflicts)
-        if kept is not None:
-            parts.append(kept)
-    quarantine.close()
-    record = replace(
-        staged.record,
-        parts=tuple(parts),
-        tables=tuple(_changed(table, changes) for table in staged.record.tables),
-        quarantined=_summed(staged.record.quarantined, quarantine.reasons),
-    )
-    _check_balance(record)
-    for part in parts:
-        _move(staged.folder / part.path, store.root / part.path)
-        present.setdefault(part.partition, []).append(part)
-    for kept_aside in sorted((staged.folder / QUARANTINE).glob("*.parquet")):
-        _move(kept_aside, store.root / QUARANTINE / kept_aside.name)
-    store.write_record(record)
-    shutil.rmtree(staged.folder, ignore_errors=True)
-    return record
+def _require_rows(source: Source, account: Account, first: list[Reject]) -> None:
+    """Check that a source of which records were rejected gave anything else."""
+    if first and not account.outcomes:
+        raise InputError(
+            f"{source}: none of its {account.records:,} records can be read; record "
+            f"{first[0].row}: {first[0].reason}: {first[0].text[:200]}; describe the file with "
+            "--mapping, or leave it out"
+        )
 
 
-def parts_by_partition(records: Mapping[str, Record]) -> dict[Partition, list[Part]]:
-    """Group the committed parts of a store."""
-    grouped: dict[Partition, list[Part]] = {}
-    for record in records.values():
-        for part in record.parts:
-            grouped.setdefault(part.partition, []).append(part)
-    return grouped
-
-
-def clean(store: Store, records: Mapping[str, Record]) -> int:
-    """Remove what an ingest left that was ended from outside: staging and uncommitted parts.
-
-    Returns:
-        Number of files removed.
-    """
-    removed = 0
-    staging = store.root / STAGING
-    removed += sum(1 for path in staging.rglob("*") if path.is_file())
-    shutil.rmtree(staging, ignore_errors=True)
-    for path in (store.root / MANIFEST).glob("*.part"):
-        path.unlink()
-        removed += 1
-    committed = {part.path for record in records.values() for part in record.parts}
-    for path in store.root.glob("table=*/venue=*/symbol=*/date=*/*"):
-        if path.relative_to(store.root) not in committed:
-            path.unlink()
-            removed += 1
-    for path in (store.root / QUARANTINE).glob("*.parquet"):
-        if path.stem.partition("-")[0] not in records:
-            path.unlink()
-            removed += 1
-    return removed
-
-
-def _settle_part(
-    store: Store, folder: Path, part: Part, others: list[Part], quarantine: QuarantineWriter
-) -> tuple[Part | None, int, int]:
-    schema = schema_of(part.partition.table)
-    rows = pl.read_parquet(folder / part.path)
-    window = pl.col("ts").is_between(part.first, part.last)
-    present = pl.concat(
-        [pl.scan_parquet(store.root / other.path).filter(window) for other in others],
-        how="diagonal_relaxed",
-    ).collect()
-    settled = settle_against(rows, present, schema)
-    if not settled.duplicates and settled.conflicts.is_empty():
-        return part, 0, 0
-    (folder / part.path).unlink()
-    quarantine.keep(settled.conflicts, part.partition.table, part.partition.venue, pl.lit(CONFLICT))
-    kept = None
-    if len(settled.kept):
-        kept = write_part(folder, part.partition, part.name, settled.kept)
-    return kept, settled.duplicates, len(settled.conflicts)
-
-
-def _changed(
-    table: TableCount, changes: Mapping[tuple[str, str, str], tuple[int, int]]
-) -> TableCount:
-    duplicates, conflicts = changes.get((table.table, table.venue, table.symbol), (0, 0))
-    return replace(
-        table,
-        rows_out=table.rows_out - duplicates - conflicts,
-        duplicates=table.duplicates + duplicates,
-        quarantined=table.quarantined + conflicts,
-    )
-
-
-def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
-
-
-def _check_balance(record: Record) -> None:
-    for table in record.tables:
-        told = table.rows_out + table.quarantined + table.duplicates
-        if table.rows_in != told:
-            raise AssertionError(
-                f"{record.source}: {table.rows_in} rows of {table.symbol} came in, {told} are "
-                "accounted for"
-            )
-
-
-def _move(origin: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    origin.replace(target)  # atomic: staging lies in the store, on the same file system
+def _require_unchanged(source: Source, before: os.stat_result) -> None:
+    """Check that a file is still the one whose digest was taken."""
+    after = source.path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise InputError(f"{source} changed while it was read; ingest it when it is complete")

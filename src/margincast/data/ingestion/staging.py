@@ -6,105 +6,38 @@ a source is out of order beyond it.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from margincast.data.formats.format import ROW, Batch, Reject
-from margincast.data.ingestion.duplicates import CONFLICT, settle
+from margincast.data.formats.format import ROW, Batch
+from margincast.data.ingestion.duplicates import settle
 from margincast.data.ingestion.hard_rules import REASON, breaches_any, with_reason
-from margincast.data.schemas import Schema, Span, schema_of
+from margincast.data.ingestion.quarantine import QuarantineWriter
+from margincast.data.schemas import TIMESTAMP, Schema, Span, schema_of
 from margincast.data.store import Part, Partition, TableCount
 
 PART_BYTES = 64 * 1024**2
 """Estimated bytes in memory from which the rows of a partition are written as a part."""
 
 PENDING_BYTES = 192 * 1024**2
-"""Estimated bytes of all pending partitions from which the largest is written."""
+"""Estimated bytes of all pending partitions from which the largest are written."""
+
+_FRAME_BYTES = 4 * 1024
+"""Bytes a frame takes whatever it holds: what counts where rows of many partitions are mixed."""
+
+_INSTANT = timedelta(microseconds=1)
+_LONGEST_NAME = 255  # bytes of a folder's name on the usual file systems
 
 _PERIODS: Mapping[Span, str] = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
 _TRUNCATIONS: Mapping[Span, str] = {"day": "1d", "month": "1mo", "year": "1y"}
 
 Contract = tuple[str, str, str]
 """Table, venue and symbol."""
-
-_QUARANTINE = pa.schema(
-    [
-        ("record", pa.int64()),
-        ("table", pa.string()),
-        ("venue", pa.string()),
-        ("symbol", pa.string()),
-        ("ts", pa.timestamp("us", tz="UTC")),
-        ("reason", pa.string()),
-        ("content", pa.string()),
-    ]
-)
-"""Columns of a quarantine file: number of the record in its source, what it would have been, why it
-was kept aside, and what it says."""
-
-
-class QuarantineWriter:
-    """Writes rejected records and rows that break a rule; the file exists only if there are any."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.reasons: Counter[str] = Counter()
-        self._writer: pq.ParquetWriter | None = None
-
-    def reject(self, rejects: list[Reject]) -> None:
-        """Keep records that could not be translated."""
-        if rejects:
-            self._write(
-                pl.DataFrame(
-                    {
-                        "record": [reject.row for reject in rejects],
-                        "reason": [reject.reason for reject in rejects],
-                        "content": [reject.text for reject in rejects],
-                    }
-                )
-            )
-
-    def keep(self, rows: pl.DataFrame, table: str, venue: str, reason: pl.Expr) -> None:
-        """Keep canonical rows that break a rule."""
-        if rows.is_empty():
-            return
-        content = pl.struct(pl.exclude(ROW, REASON)).struct.json_encode()
-        record = pl.col(ROW) if ROW in rows.columns else pl.lit(None, dtype=pl.Int64)
-        kept = rows.select(
-            record.alias("record"),
-            pl.lit(table).alias("table"),
-            pl.lit(venue).alias("venue"),
-            "symbol",
-            "ts",
-            reason.alias("reason"),
-            content.alias("content"),
-        )
-        self.reasons.update(kept["reason"].to_list())
-        self._write(kept)
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _write(self, rows: pl.DataFrame) -> None:
-        if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self.path, _QUARANTINE, compression="zstd")
-        arrow = rows.to_arrow()
-        columns = [
-            arrow.column(field.name).cast(field.type)
-            if field.name in arrow.column_names
-            else pa.nulls(len(arrow), field.type)
-            for field in _QUARANTINE
-        ]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=_QUARANTINE))
 
 
 @dataclass
@@ -113,7 +46,20 @@ class _Pending:
 
     schema: Schema
     frames: list[pl.DataFrame]
-    size: int = 0
+
+    def __post_init__(self) -> None:
+        """Measure the rows."""
+        self.size = sum(map(_size_of, self.frames))
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Take further rows."""
+        self.frames.append(rows)
+        self.size += _size_of(rows)
+
+    def join(self) -> None:
+        """Make one frame of all: small ones take more room than their rows."""
+        self.frames = [_concatenated(self.frames).rechunk()]
+        self.size = _size_of(self.frames[0])
 
 
 class PartWriter:
@@ -127,6 +73,7 @@ class PartWriter:
         self.parts: list[Part] = []
         self._folder, self._identity, self._quarantine = folder, identity, quarantine
         self._pending: dict[Partition, _Pending] = {}
+        self._pending_bytes = 0
         self._numbers: Counter[Partition] = Counter()
         self._rows_in: Counter[Contract] = Counter()
         self._quarantined: Counter[Contract] = Counter()
@@ -137,7 +84,7 @@ class PartWriter:
     def add(self, batch: Batch) -> None:
         """Take a batch: rows that break a rule go to the quarantine, the others to their part."""
         schema = schema_of(batch.table)
-        frame = batch.frame
+        frame = _with_utc(batch.frame)
         bad = None
         if breaches_any(frame, schema):
             judged = with_reason(frame, schema)
@@ -146,6 +93,11 @@ class PartWriter:
         for rows in _by(frame, "symbol"):
             contract = (batch.table, batch.venue, str(rows["symbol"][0]))
             self._rows_in[contract] += len(rows)
+            nameless = _why_no_folder(contract)
+            if nameless:
+                self._quarantined[contract] += len(rows)
+                self._quarantine.keep(rows, batch.table, batch.venue, pl.lit(nameless))
+                continue
             self._count_late(contract, rows)
             for period in _by_period(rows, schema.span):
                 self._append(contract, schema, period)
@@ -155,9 +107,8 @@ class PartWriter:
                 self._rows_in[contract] += len(rows)
                 self._quarantined[contract] += len(rows)
             self._quarantine.keep(bad, batch.table, batch.venue, pl.col(REASON))
-        while sum(pending.size for pending in self._pending.values()) > PENDING_BYTES:
-            largest = max(self._pending, key=lambda key: self._pending[key].size)
-            self._write(largest, whole=True)
+        if self._pending_bytes > PENDING_BYTES:
+            self._make_room()
 
     def finish(self) -> None:
         """Write what is pending and put partitions in order whose parts overlap."""
@@ -169,7 +120,8 @@ class PartWriter:
         for partition, parts in by_partition.items():
             ordered = sorted(parts, key=lambda part: part.first)
             if any(one.last >= other.first for one, other in pairwise(ordered)):
-                self._rewrite(partition, parts)
+                by_partition[partition] = self._rewritten(partition, parts)
+        self.parts = [part for parts in by_partition.values() for part in parts]
 
     def counts(self) -> tuple[TableCount, ...]:
         """Rows by contract; ``rows_out`` is what the parts hold."""
@@ -204,46 +156,87 @@ class PartWriter:
         period = rows["ts"][0].strftime(_PERIODS[schema.span])
         partition = Partition(*contract, period=period)
         pending = self._pending.setdefault(partition, _Pending(schema, []))
-        pending.frames.append(rows)
-        pending.size += int(rows.estimated_size())
+        before = pending.size
+        pending.add(rows)
+        self._pending_bytes += pending.size - before
         if pending.size > PART_BYTES:
             self._write(partition, whole=False)
 
+    def _make_room(self) -> None:
+        """Write the largest partitions until half of the room is free again."""
+        for pending in self._pending.values():
+            before = pending.size
+            pending.join()
+            self._pending_bytes += pending.size - before
+        # rows of one time are written together as long as that makes room: apart they would
+        # overlap, and the parts would have to be put in order
+        for whole in (False, True):
+            for partition in sorted(self._pending, key=lambda key: -self._pending[key].size):
+                if self._pending_bytes <= PENDING_BYTES // 2:
+                    return
+                self._write(partition, whole=whole)
+
     def _write(self, partition: Partition, *, whole: bool) -> None:
-        """Write pending rows; unless ``whole``, those of the last time wait for more of it."""
+        """Write pending rows; unless ``whole``, those of the time that came last wait for more."""
         pending = self._pending.pop(partition)
+        self._pending_bytes -= pending.size
         rows = _concatenated(pending.frames)
+        if not whole:
+            waits = pl.col("ts") == rows["ts"][-1]
+            later = rows.filter(waits)
+            if len(later) < len(rows):
+                rows = rows.remove(waits)
+                left = _Pending(pending.schema, [later.rechunk()])
+                self._pending[partition] = left
+                self._pending_bytes += left.size
         if not rows["ts"].is_sorted():
             rows = rows.sort("ts", maintain_order=True)
-        if not whole:
-            later = rows.filter(pl.col("ts") == rows["ts"][-1])
-            if len(later) < len(rows):
-                rows = rows.head(len(rows) - len(later))
-                self._pending[partition] = _Pending(
-                    pending.schema, [later], int(later.estimated_size())
-                )
-        self._settle_and_write(partition, pending.schema, rows)
+        self.parts += self._settled(partition, pending.schema, rows)
 
-    def _settle_and_write(self, partition: Partition, schema: Schema, rows: pl.DataFrame) -> None:
+    def _settled(self, partition: Partition, schema: Schema, rows: pl.DataFrame) -> list[Part]:
+        """Write sorted rows without their repetitions; return the part, if any row is left."""
         contract = (partition.table, partition.venue, partition.symbol)
         settled = settle(rows, schema)
         self._duplicates[contract] += settled.duplicates
-        self._quarantined[contract] += len(settled.conflicts)
-        self._quarantine.keep(settled.conflicts, partition.table, partition.venue, pl.lit(CONFLICT))
-        if len(settled.kept):
-            name = f"{self._identity}-{self._numbers[partition]}.parquet"
-            self._numbers[partition] += 1
-            self.parts.append(write_part(self._folder, partition, name, settled.kept))
+        self._quarantined[contract] += len(settled.set_aside)
+        self._quarantine.keep(settled.set_aside, partition.table, partition.venue, pl.col(REASON))
+        if settled.kept.is_empty():
+            return []
+        name = f"{self._identity}-{self._numbers[partition]}.parquet"
+        self._numbers[partition] += 1
+        return [write_part(self._folder, partition, name, settled.kept)]
 
-    def _rewrite(self, partition: Partition, parts: list[Part]) -> None:
-        """Merge overlapping parts: the source runs backwards further than one part reaches."""
-        rows = _concatenated([pl.read_parquet(self._folder / part.path) for part in parts])
+    def _rewritten(self, partition: Partition, parts: list[Part]) -> list[Part]:
+        """Merge overlapping parts: the source runs backwards further than one part reaches.
+
+        Slice by slice of time, so that no more is held than a part has; all rows of one time are
+        in one slice, and come in the order of the source.
+        """
+        scans = [pl.scan_parquet(self._folder / part.path, glob=False) for part in parts]
+        together = pl.concat(scans, how="diagonal_relaxed")
+        schema = schema_of(partition.table)
+        merged: list[Part] = []
+        for first, last in _slices(parts, together):
+            rows = together.filter(pl.col("ts").is_between(first, last)).collect()
+            merged += self._settled(partition, schema, rows.sort("ts", maintain_order=True))
         for part in parts:
             (self._folder / part.path).unlink()
-        self.parts = [part for part in self.parts if part.partition != partition]
-        self._settle_and_write(
-            partition, schema_of(partition.table), rows.sort("ts", maintain_order=True)
-        )
+        return merged
+
+
+def _slices(parts: list[Part], together: pl.LazyFrame) -> Iterator[tuple[datetime, datetime]]:
+    """Divide the time of parts until no slice has more rows than the largest part."""
+    most = max(part.rows for part in parts)
+    ahead = [(min(part.first for part in parts), max(part.last for part in parts))]
+    while ahead:
+        first, last = ahead.pop()
+        rows = pl.col("ts").is_between(first, last)
+        count = int(together.filter(rows).select(pl.len()).collect().item())
+        if count > most and first < last:
+            middle = first + (last - first) // 2
+            ahead += [(middle + _INSTANT, last), (first, middle)]
+        elif count:
+            yield first, last
 
 
 def write_part(folder: Path, partition: Partition, name: str, rows: pl.DataFrame) -> Part:
@@ -252,6 +245,32 @@ def write_part(folder: Path, partition: Partition, name: str, rows: pl.DataFrame
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.drop(ROW, strict=False).write_parquet(path, compression="zstd")
     return Part(partition, name, len(rows), rows["ts"][0], rows["ts"][-1])
+
+
+def _size_of(rows: pl.DataFrame) -> int:
+    return int(rows.estimated_size()) + _FRAME_BYTES
+
+
+def _with_utc(frame: pl.DataFrame) -> pl.DataFrame:
+    """Give all times one type, so that files of one contract go together; without a zone is UTC."""
+    times = {
+        name: pl.col(name).dt.replace_time_zone("UTC")
+        if dtype.time_zone is None
+        else pl.col(name).dt.convert_time_zone("UTC")
+        for name, dtype in frame.schema.items()
+        if isinstance(dtype, pl.Datetime) and dtype != TIMESTAMP
+    }
+    return frame.with_columns(time.cast(TIMESTAMP).alias(name) for name, time in times.items())
+
+
+def _why_no_folder(contract: Contract) -> str:
+    """Say why the rows of a contract cannot lie in a folder of its name; empty if they can."""
+    table, venue, symbol = contract
+    _, of_venue, of_symbol, _ = Partition(table, venue, symbol, "").folder.parts
+    for what, name in (("venue", of_venue), ("symbol", of_symbol)):
+        if len(name) > _LONGEST_NAME:
+            return f"the {what} is too long to name a folder"
+    return ""
 
 
 def _concatenated(frames: list[pl.DataFrame]) -> pl.DataFrame:
