@@ -126,7 +126,7 @@ def _blocks(parts: tuple[Part, ...]) -> list[list[Part]]:
 
 def _read(path: Path, wanted: set[str] | None) -> pl.DataFrame:
     with readable(str(path)):
-        frame = with_canonical_names(pl.scan_parquet(path, hive_partitioning=False))
+        frame = with_canonical_names(pl.scan_parquet(path, hive_partitioning=False, glob=False))
         names = frame.collect_schema().names()
         chosen = names if wanted is None else [name for name in names if name in wanted]
         return frame.select(chosen).collect()

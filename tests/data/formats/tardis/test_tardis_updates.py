@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
+from margincast.data.formats import format as format_module
 from margincast.data.formats.format import APPLIED, ROW, Account, Hints, Options
+from margincast.data.formats.registry import recognise
 from margincast.data.formats.source import Source
 from margincast.data.formats.tardis import rows as tardis_rows
 from margincast.data.formats.tardis.updates import (
@@ -210,6 +212,17 @@ def test_files_put_together_go_on_with_the_snapshot_of_the_second(tmp_path):
     assert set(found_books(reading)) == {2, 4, 7}
     assert dict(reading.account.rejected) == {HEADER_IN_THE_MIDDLE: 1}
     assert reading.account.events == {REPLACED: 1}
+
+
+def test_faults_that_were_handed_on_still_make_the_book_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(format_module, "MOST_REJECTS", 1)
+    source = write(tmp_path, [*BTC.lines(), *UPDATE.lines(), HEADER, *AGAIN.lines(), "garbage"])
+    form, match = recognise(source, options=EVERY_MESSAGE)
+    handed_on, kept = Account(lambda _rejects: None), Account()
+    one, other = (list(form.read(source, match, account)) for account in (handed_on, kept))
+    assert handed_on.outcomes == kept.outcomes == {APPLIED: 4, BESIDE_FAULT: 2}
+    assert handed_on.events == kept.events == {LOST: 1}
+    assert [batch.frame.rows() for batch in one] == [batch.frame.rows() for batch in other]
 
 
 def test_times_and_one_book_an_interval(tmp_path):

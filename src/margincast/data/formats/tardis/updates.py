@@ -18,7 +18,7 @@ import polars as pl
 
 from margincast.core.types import BoolArray
 from margincast.data.book_builder import BookBuilder
-from margincast.data.formats.format import APPLIED, ROW, Account, Batch, Match, Options
+from margincast.data.formats.format import APPLIED, ROW, Account, Batch, Match, Options, Reject
 from margincast.data.formats.source import Source
 from margincast.data.formats.tardis.rows import read_update_rows, venue_of
 from margincast.data.formats.text import HEADER_IN_THE_MIDDLE
@@ -85,6 +85,7 @@ class _Books:
 
     def __init__(self, match: Match, account: Account) -> None:
         self._match, self._account = match, account
+        account.listen(self._note_fault)
         self._books: dict[tuple[str, str], _Book] = {}
         self._made: list[tuple[str, pl.DataFrame]] = []
         self._held: pl.DataFrame | None = None  # the last message may go on in the next rows
@@ -95,7 +96,6 @@ class _Books:
 
     def take(self, updates: pl.DataFrame) -> list[Batch]:
         """Take the next rows and return the books that became final."""
-        self._note_faults()
         if updates.is_empty():
             return []
         held = updates if self._held is None else pl.concat([self._held, updates])
@@ -107,19 +107,17 @@ class _Books:
 
     def finish(self) -> list[Batch]:
         """Return the remaining books at the end of the file."""
-        self._note_faults()
         if self._held is not None:
             self._hand_over(self._held, next_message=None)
         for (exchange, _), book in self._books.items():
             self._made.append((exchange, book.flush()))
         return self._batches()
 
-    def _note_faults(self) -> None:
-        for reject in self._account.rejects:
-            if reject.reason == HEADER_IN_THE_MIDDLE:
-                self._headers.add(reject.row)  # no market data is lost with it
-            else:
-                self._last_fault = max(self._last_fault, reject.row)
+    def _note_fault(self, reject: Reject) -> None:
+        if reject.reason == HEADER_IN_THE_MIDDLE:
+            self._headers.add(reject.row)  # no market data is lost with it
+        else:
+            self._last_fault = max(self._last_fault, reject.row)
 
     def _hand_over(self, updates: pl.DataFrame, next_message: pl.DataFrame | None) -> None:
         """Apply whole messages up to each faulty update, and make all books unknown there."""
