@@ -79,8 +79,9 @@ def close_to(found, expected, **tolerance):
 
 
 def every_function(windows=(MINUTE, 3 * MINUTE)):
-    statistics = ("last", "mean", "deviation")
-    notionals = dict.fromkeys(("cost_to_buy", "cost_to_sell", "depth_shortage"), (50.0, 300.0))
+    statistics = ("last", "mean", "deviation", "time_mean", "minimum", "rank")
+    walked = ("cost_to_buy", "cost_to_sell", "depth_shortage", "effective_spread")
+    notionals = dict.fromkeys(walked, (50.0, 300.0))
     book = [function for (family, _), function in LIBRARY.items() if family == "book"]
     values = {
         function.name: notionals.get(function.name, (1.0, 3.0))
@@ -361,8 +362,8 @@ def test_the_bits_do_not_depend_on_threads():
         (entry("imbalance", values=(1.5,)), "whole numbers from 1 to 2"),
         (entry("cost_to_buy", values=(0.0,)), "above 0 USD"),
         (entry("relative_spread", statistics=()), "needs statistics"),
-        (entry("relative_spread", statistics=("mean",)), "windows for mean"),
-        (entry("relative_spread", windows=(MINUTE,)), "windows for mean and deviation only"),
+        (entry("relative_spread", statistics=("mean",)), "windows for mean, "),
+        (entry("relative_spread", windows=(MINUTE,)), "windows for mean, .* and rank only"),
         (
             entry("relative_spread", statistics=("mean",), windows=(90 * SECOND,)),
             "not a whole number",

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
 from margincast.data.book import read_books
 from margincast.data.trades import read_trades
 from margincast.features import trade_flow
+from margincast.features.library import LIBRARY
 from margincast.specs.features import Feature, FeatureSet
 from margincast.specs.loading import load_spec
 
@@ -132,6 +133,54 @@ def test_nothing_at_a_decision_moves_when_later_trades_are_perturbed(seed, cut):
     assert mirrored["signed_flow_imbalance_3m"].to_list() == pytest.approx(
         [None if v is None else -v for v in before["signed_flow_imbalance_3m"]]
     )
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 10_000),
+    cut=st.integers(1, 9),
+    change=st.sampled_from(["price", "side", "delete", "delay", "more"]),
+)
+def test_no_function_at_a_decision_moves_when_what_was_known_later_changes(seed, cut, change):
+    generator = np.random.default_rng(seed)
+    seconds = np.flatnonzero(generator.random(600) < 0.3).tolist()
+    sides = generator.choice(["buy", "sell"], size=len(seconds)).tolist()
+    rows = [
+        (s, generator.lognormal(4), generator.lognormal(), side)
+        for s, side in zip(seconds, sides, strict=True)
+    ]
+    trades = trades_of(rows)
+    later = pl.col("known_at") > START + cut * MINUTE
+    match change:
+        case "price":
+            changed = trades.with_columns(
+                pl.when(later).then(pl.col("price") * 3).otherwise(pl.col("price"))
+            )
+        case "side":
+            changed = trades.with_columns(
+                pl.when(later).then(None).otherwise(pl.col("side")).alias("side")
+            )
+        case "delete":
+            changed = trades.filter(~later)
+        case "delay":
+            changed = trades.with_columns(
+                pl.when(later).then(pl.col("known_at") + MINUTE).otherwise(pl.col("known_at"))
+            )
+        case _:
+            more = trades_of([(60 * cut + s, 1.0, 1e6, "sell") for s in range(1, 600)])
+            changed = pl.concat([trades, more]).sort("known_at", maintain_order=True)
+    every = [
+        Feature(function=name, windows=(3 * MINUTE, 5 * MINUTE))
+        for family, name in LIBRARY
+        if family == "trades"
+    ]
+    before, after = (
+        trade_flow.reduce_trades(frame, book_at(range(5, 600, 10)), every, MINUTE, 0.5)
+        for frame in (trades, changed)
+    )
+    until = pl.col("ts") <= START + cut * MINUTE
+    assert before.filter(until).height == cut
+    assert before.filter(until).equals(after.filter(until))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from margincast.core.time import format_duration
 
 Unit = Literal["fraction", "number"]
 Family = Literal["bars", "book", "trades", "market", "calendar"]
+Argument = Literal["windows", "values", "columns", "pairs", "columns and windows", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,16 @@ class FeatureFunction:
         name: name used in feature sets.
         family: table it reads.
         unit: ``fraction`` (scales with volatility) or ``number``.
-        argument: what it runs over: windows, values, columns or nothing.
+        argument: what it runs over: windows, values, columns, pairs (two columns a line), columns
+            and windows (each column over each window, the contract's beside the leader's) or
+            nothing.
         build: the function itself.
     """
 
     name: str
     family: Family
     unit: Unit
-    argument: Literal["windows", "values", "columns", "nothing"]
+    argument: Argument
     build: Callable[..., pl.Expr]
 
 
@@ -76,7 +79,7 @@ LIBRARY: dict[tuple[Family, str], FeatureFunction] = {}
 def feature(
     family: Family,
     unit: Unit,
-    argument: Literal["windows", "values", "columns", "nothing"] = "windows",
+    argument: Argument = "windows",
 ) -> Callable[[Callable[..., pl.Expr]], Callable[..., pl.Expr]]:
     """Register a feature function under its own name."""
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pandas as pd
 import polars as pl
 
-from margincast.core.errors import InputError
+from margincast.core.errors import InputError, did_you_mean
 from margincast.core.time import format_duration
 from margincast.data.bars import BarTable
 from margincast.data.quality import Finding
@@ -46,6 +46,8 @@ class _Column:
     name: str
     unit: Unit
     expression: pl.Expr
+    reads: tuple[str, ...]
+    against_leader: bool
 
 
 def build_features(
@@ -65,18 +67,30 @@ def build_features(
     grid = feature_set.grid
     own = list(_columns(feature_set.bars, "bars", grid.interval, grid.minimum_present))
     clock = list(_columns(feature_set.calendar, "calendar", grid.interval, grid.minimum_present))
-    across = list(_columns(feature_set.market, "market", grid.interval, grid.minimum_present))
+    panel = list(_columns(feature_set.market, "market", grid.interval, grid.minimum_present))
+    against = [column for column in panel if column.against_leader]
+    across = [column for column in panel if not column.against_leader]
     reduced_columns = reduced_column_units(feature_set)
-    _require_distinct([column.name for column in [*own, *clock, *across]] + list(reduced_columns))
+    _require_distinct([column.name for column in [*own, *clock, *panel]] + list(reduced_columns))
+    units: dict[str, Unit] = {
+        **{column.name: column.unit for column in [*own, *clock]},
+        **reduced_columns,
+    }
+    for columns in (against, across):
+        units |= {column.name: _market_unit(column, units) for column in columns}
     findings: list[Finding] = []
-    parts = []
+    whole = {}
     for symbol, frame in bars.frames.items():
         part = _one_contract(frame, own, clock, grid.interval)
         if reduced_columns:
             part = _join_reduced(part, (reduced or {}).get(symbol), list(reduced_columns))
-        part, more = _eligible(part, symbol, grid.warm_up, grid.interval)
+        whole[symbol] = part
+    parts = []
+    for symbol, part in whole.items():
+        beside_leader = _with_leader(part, whole.get(grid.leader), against)
+        decided, more = _eligible(beside_leader, symbol, grid.warm_up, grid.interval)
         findings += more
-        parts.append(part)
+        parts.append(decided)
     table = pl.concat(parts)
     if table.is_empty():
         raise InputError(
@@ -84,11 +98,6 @@ def build_features(
             f"({format_duration(grid.warm_up)}); use more history or a shorter warm-up"
         )
     table = _with_market(table, across, grid.leader)
-    units: dict[str, Unit] = {
-        **{column.name: column.unit for column in [*own, *clock]},
-        **reduced_columns,
-        **{column.name: column.unit for column in across},
-    }
     table = table.select("symbol", "ts", "close", *units).sort("ts", "symbol")
     findings += _unknown_shares(table, list(units))
     decisions = table.to_pandas()
@@ -110,25 +119,44 @@ def _columns(
 ) -> Iterator[_Column]:
     for entry in entries:
         function = look_up(family, entry.function)
-        for label, argument in _arguments(entry, function, interval, minimum_present):
+        for label, arguments in _arguments(entry, function, interval, minimum_present):
             name = f"{entry.function}_{label}" if label else entry.function
-            expression = function.build() if argument is None else function.build(argument)
-            yield _Column(name, function.unit, expression.cast(pl.Float64).alias(name))
+            yield _Column(
+                name,
+                function.unit,
+                function.build(*arguments).cast(pl.Float64).alias(name),
+                tuple(argument for argument in arguments if isinstance(argument, str)),
+                function.argument == "columns and windows",
+            )
 
 
 def _arguments(
     entry: Feature, function: FeatureFunction, interval: timedelta, minimum_present: float
-) -> list[tuple[str, Window | float | str | None]]:
-    if function.argument == "nothing":
-        return [("", None)]
-    given: list[tuple[str, Window | float | str | None]]
-    if function.argument == "windows":
-        windows = [Window.over(length, interval, minimum_present) for length in entry.windows]
-        given = [(window.label, window) for window in windows]
-    elif function.argument == "values":
-        given = [(f"{value:g}", value) for value in entry.values]  # noqa: PD011  # a spec key
-    else:
-        given = [(column, column) for column in entry.columns]
+) -> list[tuple[str, tuple[Window | float | str, ...]]]:
+    windows = [Window.over(length, interval, minimum_present) for length in entry.windows]
+    given: list[tuple[str, tuple[Window | float | str, ...]]]
+    match function.argument:
+        case "nothing":
+            given = [("", ())]
+        case "windows":
+            given = [(window.label, (window,)) for window in windows]
+        case "values":
+            given = [(f"{value:g}", (value,)) for value in entry.values]  # noqa: PD011  # a spec key
+        case "columns":
+            given = [(column, (column,)) for column in entry.columns]
+        case "pairs":
+            if len(entry.columns) not in (0, 2):
+                raise InputError(
+                    f"feature '{entry.function}' reads two columns a line, and lists "
+                    f"{len(entry.columns)}: {', '.join(entry.columns)}; give each pair its own line"
+                )
+            given = [("_".join(entry.columns), entry.columns)] if entry.columns else []
+        case "columns and windows":
+            given = [
+                (f"{column}_{window.label}", (column, window))
+                for column in entry.columns
+                for window in windows
+            ]
     if not given:
         raise InputError(f"feature '{entry.function}' needs {function.argument}, and lists none")
     return given
@@ -184,21 +212,50 @@ def _eligible(
     ]
 
 
+def _market_unit(column: _Column, units: Mapping[str, Unit]) -> Unit:
+    """Unit of a market column: a number, too, where it shows a column that is one."""
+    for name in column.reads:
+        if name not in units:
+            raise InputError(
+                f"a market feature reads a column the set does not build: {name}"
+                f"{did_you_mean(name, units)}"
+            )
+    return "number" if "number" in {units[name] for name in column.reads} else column.unit
+
+
+def _with_leader(
+    part: pl.DataFrame, leader: pl.DataFrame | None, against: Sequence[_Column]
+) -> pl.DataFrame:
+    """Set a contract's columns beside the leader's, on its full grid: windows roll over rows."""
+    if not against:
+        return part
+    read = sorted({name for column in against for name in column.reads})
+    beside = [market.of_leader(name) for name in read]
+    values = part.clear() if leader is None else leader
+    return (
+        part.join(
+            values.select(
+                "ts", *(pl.col(name).alias(of) for name, of in zip(read, beside, strict=True))
+            ),
+            on="ts",
+            how="left",
+            maintain_order="left",
+        )
+        .rechunk()
+        .with_columns(column.expression for column in against)
+        .drop(beside)
+    )
+
+
 def _with_market(table: pl.DataFrame, across: Sequence[_Column], leader: str) -> pl.DataFrame:
     if not across:
         return table
-    try:
-        values = (
-            table.lazy()
-            .with_columns((pl.col("symbol") == leader).alias("is_leader"))
-            .group_by("ts")
-            .agg(column.expression for column in across)
-            .collect()
-        )
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise InputError(
-            f"a market feature reads a column the set does not build: {error}"
-        ) from None
+    # eager and not lazy here too: the optimiser takes out the order in which contracts are added
+    values = (
+        table.with_columns((pl.col("symbol") == leader).alias("is_leader"))
+        .group_by("ts")
+        .agg(column.expression for column in across)
+    )
     return table.join(values, on="ts", how="left")
 
 

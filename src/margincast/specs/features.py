@@ -6,7 +6,7 @@ from pydantic import BeforeValidator
 
 from margincast.specs.base import Duration, Durations, Floats, Fraction, Spec, Texts, to_tuple
 
-Statistic = Literal["last", "mean", "deviation"]
+Statistic = Literal["last", "mean", "deviation", "time_mean", "minimum", "rank"]
 """How snapshots within a window become one number."""
 
 

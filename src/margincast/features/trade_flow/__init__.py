@@ -1,0 +1,17 @@
+"""Trade-flow features: how much was traded, which side pressed, and what it moved.
+
+Flow that presses one way and a price that gives way to it come before the moves a margin must
+cover. Trades come over the same wire as books and vanish with them. So an interval without a trade
+means "nothing was traded" only if a snapshot of the book shows that the feed was up; an interval
+without a snapshot is not known, whatever trades it holds. Where there is no book at all, an
+interval without a trade is not known. Means are over the window's known intervals.
+
+``summaries`` says what an interval's trades leave behind, ``reduction`` runs a feature set, and the
+functions themselves stand in ``activity``, ``pressure``, ``impact``, ``sizes`` and ``arrivals``.
+All of them look back one window and no further.
+"""
+
+from margincast.features.trade_flow import activity, arrivals, impact, pressure, sizes
+from margincast.features.trade_flow.reduction import column_units, reduce_trades
+
+__all__ = ["activity", "arrivals", "column_units", "impact", "pressure", "reduce_trades", "sizes"]
