@@ -270,22 +270,3 @@ def test_a_source_of_which_nothing_can_be_read_is_refused(store, tmp_path):
     with pytest.raises(InputError, match=r"none of its 2 records .* record 1: not three fields: x"):
         ingest(store, source_of(tmp_path, "a.txt", ["x", "y"]))
     assert store.records() == {}
-
-
-def test_a_file_that_changes_while_it_is_read_is_refused(store, tmp_path):
-    source = source_of(tmp_path, "a.txt", ["BTC 0 1"])
-
-    def read(source, match, account):
-        for batch in _read(source, match, account):
-            with source.path.open("a") as stream:
-                stream.write("BTC 1 1\n")
-            yield batch
-
-    form = Format("growing", HOURLY.match, read)
-    with pytest.raises(InputError, match="changed while it was read"):
-        stage(
-            identify(Request(source, formats=(form,))),
-            store.root,
-            store.root / STAGING / "1",
-            NOW,
-        )

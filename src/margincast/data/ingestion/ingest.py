@@ -5,7 +5,6 @@ This may run in parallel; what a source adds to the store is decided when it is 
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -185,7 +184,6 @@ def stage(
         writer.finish()
         quarantine.close()
         _require_rows(source, account, first)
-        _require_unchanged(source, before)
     except InputError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -223,10 +221,3 @@ def _require_rows(source: Source, account: Account, first: list[Reject]) -> None
             f"{first[0].row}: {first[0].reason}: {first[0].text[:200]}; describe the file with "
             "--mapping, or leave it out"
         )
-
-
-def _require_unchanged(source: Source, before: os.stat_result) -> None:
-    """Check that a file is still the one whose digest was taken."""
-    after = source.path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise InputError(f"{source} changed while it was read; ingest it when it is complete")
