@@ -186,7 +186,9 @@ class PartWriter:
             later = rows.filter(waits)
             if len(later) < len(rows):
                 rows = rows.remove(waits)
-                left = _Pending(pending.schema, [later.rechunk()])
+                # copied: a view of a few rows would keep the whole frame in memory
+                copied = later.select(pl.all().gather(pl.int_range(pl.len())))
+                left = _Pending(pending.schema, [copied])
                 self._pending[partition] = left
                 self._pending_bytes += left.size
         if not rows["ts"].is_sorted():
