@@ -24,6 +24,7 @@ from margincast.data.simulated.market import simulate_market
 from margincast.data.simulated.parameters import MarketParameters
 from margincast.features.library import Window
 from margincast.features.pipeline import build_features
+from margincast.features.sources import Sources
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec
 
@@ -56,11 +57,11 @@ def main() -> None:
     )
     bars = _hourly_bars(arguments.days)
     frames = {symbol: frame.to_pandas() for symbol, frame in bars.frames.items()}
-    _require_equal(build_features(feature_set, bars).frame, _plain(feature_set, frames))
+    _require_equal(build_features(feature_set, Sources(bars)).frame, _plain(feature_set, frames))
     ours, plain = [], []
     for _ in range(arguments.repeats):
         started = time.process_time()
-        table = build_features(feature_set, bars)
+        table = build_features(feature_set, Sources(bars))
         ours.append(time.process_time() - started)
         started = time.process_time()
         _plain(feature_set, frames)

@@ -8,6 +8,7 @@ from margincast.data.bars import BarTable, regular_bars
 from margincast.data.simulated.market import simulate_market
 from margincast.data.simulated.parameters import MarketParameters
 from margincast.features.pipeline import build_features
+from margincast.features.sources import Sources
 from margincast.models.protocol import Panel
 from margincast.specs.features import FeatureSet
 from margincast.specs.training import TrainingJob
@@ -29,6 +30,6 @@ def simulated_panel(job: TrainingJob, feature_set: FeatureSet, days: int) -> Pan
     bars = BarTable(frames, interval, ())
     target = job.target
     outcomes, _ = outcome_table(bars, target.horizon, target.gap_tolerance, target.kind)
-    table = build_features(feature_set, bars)
+    table = build_features(feature_set, Sources(bars))
     panel, _ = assemble_panel(table, outcomes, target.sides, stride=1, interval=interval)
     return panel.rows(panel.labelled)

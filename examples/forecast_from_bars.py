@@ -21,6 +21,7 @@ from margincast.data.simulated.market import SimulatedMarket, simulate_market
 from margincast.data.simulated.oracle import true_quantile
 from margincast.data.simulated.parameters import MarketParameters
 from margincast.features.pipeline import build_features
+from margincast.features.sources import Sources
 from margincast.models.catalogue import make_forecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.features import FeatureSet
@@ -104,7 +105,7 @@ def panel_of(market: SimulatedMarket, job: TrainingJob) -> Panel:
     bars = BarTable(frames, interval, ())
     outcomes, _ = outcome_table(bars, job.target.horizon, job.target.gap_tolerance, job.target.kind)
     panel, _ = assemble_panel(
-        build_features(feature_set, bars),
+        build_features(feature_set, Sources(bars)),
         outcomes,
         job.target.sides,
         stride=job.target.stride,

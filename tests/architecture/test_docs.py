@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from margincast import __version__
 from margincast.cli import app
 from margincast.features.library import LIBRARY
-from margincast.features.pipeline import FAMILIES
+from margincast.features.plan import FAMILIES
 from margincast.models.catalogue import LOADERS, OURS
 from margincast.specs.features import Grid
 from margincast.specs.serving import MarginPolicy, Tier

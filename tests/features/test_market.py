@@ -14,6 +14,7 @@ from margincast.core.errors import InputError
 from margincast.data.bars import BarTable, regular_bars
 from margincast.features.library import LIBRARY
 from margincast.features.pipeline import build_features
+from margincast.features.sources import Sources
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import validate_spec
 
@@ -86,7 +87,7 @@ def random_market(seed, count=40, gaps=0.08):
 
 
 def built(raw, *market, **grid):
-    return build_features(feature_set(list(market) or None, **grid), table_of(raw)).frame
+    return build_features(feature_set(list(market) or None, **grid), Sources(table_of(raw))).frame
 
 
 # --- by hand --------------------------------------------------------------------------------------
@@ -140,10 +141,10 @@ def test_large_moves_are_three_of_a_contracts_own_scale():
         InputError,
         match=r"does not build: realised_volatility_2d .did you mean 'realised_volatility_1d'",
     ):
-        build_features(features, table_of(raw))
+        build_features(features, Sources(table_of(raw)))
     line = {"function": "breadth_of_large_moves", "columns": [MOVE, "realised_volatility_1d"]}
     features = features.model_copy(update={"market": feature_set([line]).market})
-    table = build_features(features, table_of(raw))
+    table = build_features(features, Sources(table_of(raw)))
     name = f"breadth_of_large_moves_{MOVE}_realised_volatility_1d"
     assert table.units[name] == "number"
     # 5 % against sqrt((23 + 25) / 24) = 1.41 %, and 9 % against 2.08 %
@@ -408,7 +409,7 @@ def test_the_unit_is_that_of_the_column():
         {"function": "beta_to_leader", "columns": [MOVE], "windows": ["5h"]},
         {"function": "market_dispersion", "columns": [f"beta_to_leader_{MOVE}_5h"]},
     ]
-    units = build_features(feature_set(market), table_of(random_market(2))).units
+    units = build_features(feature_set(market), Sources(table_of(random_market(2)))).units
     assert units[f"market_median_{SCALE}"] == "fraction"
     assert units[f"market_median_{SHARE}"] == "number"
     assert units[f"leader_gap_{SHARE}_5h"] == "number"

@@ -15,7 +15,9 @@ from margincast.core.errors import InputError
 from margincast.data.bars import BarTable, regular_bars
 from margincast.data.quality import found
 from margincast.features.library import LIBRARY, Window, feature
-from margincast.features.pipeline import FeatureTable, build_features, reduced_column_units
+from margincast.features.pipeline import FeatureTable, build_features
+from margincast.features.plan import reduced_column_units
+from margincast.features.sources import Sources
 from margincast.models.scale import hour_of_week
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec, validate_spec
@@ -139,8 +141,8 @@ def knows_the_future(
     after: dict[str, pl.DataFrame],
 ) -> bool:
     """Whether changing bars after ``row`` moved any feature, by one bit, at or before it."""
-    left = known_by(build_features(features, table_of(before)), row)
-    right = known_by(build_features(features, table_of(after)), row)
+    left = known_by(build_features(features, Sources(table_of(before))), row)
+    right = known_by(build_features(features, Sources(table_of(after))), row)
     assert len(left) > 0
     return not left.equals(right)
 
@@ -202,7 +204,7 @@ def test_the_planted_leaks_are_gone():
 
 def test_columns_are_named_by_function_and_window_and_carry_their_unit():
     features = feature_set()
-    table = build_features(features, table_of(market()))
+    table = build_features(features, Sources(table_of(market())))
     assert list(table.frame.columns) == ["symbol", "ts", "close", *table.units]
     assert table.units["parkinson_volatility_6h"] == "fraction"
     assert table.units["downside_share_2h"] == "number"
@@ -215,7 +217,7 @@ def test_columns_are_named_by_function_and_window_and_carry_their_unit():
 
 
 def test_rows_are_decisions_in_order_of_time_then_contract():
-    table = build_features(feature_set(), table_of(market())).frame
+    table = build_features(feature_set(), Sources(table_of(market()))).frame
     assert table[["ts", "symbol"]].equals(
         table[["ts", "symbol"]].sort_values(["ts", "symbol"], ignore_index=True)
     )
@@ -228,7 +230,7 @@ def test_rows_are_decisions_in_order_of_time_then_contract():
 
 
 def test_the_market_is_the_median_of_contracts_and_the_leader_its_own_value():
-    frame = build_features(feature_set(), table_of(market())).frame
+    frame = build_features(feature_set(), Sources(table_of(market()))).frame
     for name in ("parkinson_volatility_6h", "log_return_2h"):
         median = frame.groupby("ts")[name].transform("median")
         np.testing.assert_allclose(frame[f"market_median_{name}"], median, rtol=1e-12)
@@ -239,11 +241,11 @@ def test_the_market_is_the_median_of_contracts_and_the_leader_its_own_value():
 def test_the_leader_is_unknown_where_it_has_no_bar_and_where_it_is_not_in_the_data():
     raw = market()
     raw["BTCUSDT"] = raw["BTCUSDT"].filter(~pl.int_range(pl.len()).is_between(20, 22))
-    frame = build_features(feature_set(), table_of(raw)).frame
+    frame = build_features(feature_set(), Sources(table_of(raw))).frame
     unknown = frame.loc[frame["leader_drawdown_6h"].isna(), "ts"].unique()
     assert list(unknown) == [pd.Timestamp(START + i * HOUR) for i in (21, 22, 23)]
     del raw["BTCUSDT"]
-    frame = build_features(feature_set(), table_of(raw)).frame
+    frame = build_features(feature_set(), Sources(table_of(raw))).frame
     assert frame["leader_drawdown_6h"].isna().all()
     assert frame["market_median_log_return_2h"].notna().all()
 
@@ -255,7 +257,7 @@ def test_the_clock_is_that_of_the_decision_through_the_whole_week():
             {"function": f"{name}"} for name in ("hour_of_day", "hour_of_week", "day_of_week")
         ],
     )
-    frame = build_features(features, table_of({"BTCUSDT": raw_bars(0, 200)})).frame
+    frame = build_features(features, Sources(table_of({"BTCUSDT": raw_bars(0, 200)}))).frame
     ts = frame["ts"].dt
     assert frame["hour_of_day"].tolist() == ts.hour.tolist()
     assert frame["hour_of_week"].tolist() == (ts.day_of_week * 24 + ts.hour).tolist()
@@ -267,7 +269,7 @@ def test_the_clock_is_that_of_the_decision_through_the_whole_week():
 def test_warm_up_missing_bars_and_unknown_values_are_counted():
     raw = market()
     raw["ETHUSDT"] = raw["ETHUSDT"].filter(~pl.int_range(pl.len()).is_in([30, 31]))
-    table = build_features(feature_set(), table_of(raw))
+    table = build_features(feature_set(), Sources(table_of(raw)))
     counted = {(f.symbol, f.what): f.count for f in found(table.findings)}
     for symbol in SYMBOLS:
         assert counted[symbol, "in the contract's warm-up"] == 5
@@ -284,13 +286,13 @@ def test_warm_up_missing_bars_and_unknown_values_are_counted():
 def test_a_set_that_builds_a_column_twice_is_refused():
     line = {"function": "drawdown", "windows": ["2h"]}
     with pytest.raises(InputError, match="builds twice: drawdown_2h"):
-        build_features(feature_set(bars=[line, line], market=[]), table_of(market()))
+        build_features(feature_set(bars=[line, line], market=[]), Sources(table_of(market())))
 
 
 def test_a_market_feature_of_a_column_nobody_builds_is_refused():
     line = {"function": "market_median", "columns": ["parkinson_volatility_9h"]}
     with pytest.raises(InputError, match=r"market feature reads a column.*parkinson_volatility_9h"):
-        build_features(feature_set(market=[line]), table_of(market()))
+        build_features(feature_set(market=[line]), Sources(table_of(market())))
 
 
 @pytest.mark.parametrize(
@@ -304,13 +306,13 @@ def test_a_market_feature_of_a_column_nobody_builds_is_refused():
 )
 def test_a_line_that_cannot_be_built_is_refused(line, message):
     with pytest.raises(InputError, match=message):
-        build_features(feature_set(bars=[line], market=[]), table_of(market()))
+        build_features(feature_set(bars=[line], market=[]), Sources(table_of(market())))
 
 
 def test_contracts_shorter_than_the_warm_up_leave_no_decision():
     raw = {symbol: raw_bars(1, 4) for symbol in SYMBOLS}
     with pytest.raises(InputError, match=r"no decision is left.*grid\.warm_up \(6h\)"):
-        build_features(feature_set(), table_of(raw))
+        build_features(feature_set(), Sources(table_of(raw)))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +325,9 @@ def test_every_shipped_set_builds_distinct_columns_of_known_units(path):
     bars = raw_bars(3, count).with_columns(ts=START + pl.int_range(count) * interval)
     bars = bars.with_columns(pl.col("ts").cast(pl.Datetime("us", "UTC")))
     regular, _ = regular_bars(bars, features.grid.leader, interval)
-    table = build_features(features, BarTable({features.grid.leader: regular}, interval, ()))
+    table = build_features(
+        features, Sources(BarTable({features.grid.leader: regular}, interval, ()))
+    )
     assert set(table.units.values()) <= {"fraction", "number"}
     assert set(reduced_column_units(features)) <= set(table.units)
     own = [name for name in table.units if name not in reduced_column_units(features)]

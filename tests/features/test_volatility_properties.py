@@ -14,6 +14,7 @@ from margincast.data.bars import BarTable, regular_bars
 from margincast.features import volatility
 from margincast.features.library import LIBRARY, Window
 from margincast.features.pipeline import build_features
+from margincast.features.sources import Sources
 from margincast.features.volatility.returns import OWN_SCALE_MULTIPLE
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import validate_spec
@@ -149,7 +150,8 @@ def test_the_pipeline_builds_all_of_them_without_a_look_ahead(seed, known):
     )
     tables = [
         build_features(
-            features, BarTable({"BTCUSDT": regular_bars(rows, "BTCUSDT", HOUR)[0]}, HOUR, ())
+            features,
+            Sources(BarTable({"BTCUSDT": regular_bars(rows, "BTCUSDT", HOUR)[0]}, HOUR, ())),
         )
         for rows in (raw, raw.head(known + 1))
     ]

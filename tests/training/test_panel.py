@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from margincast.data.bars import BarTable, regular_bars
 from margincast.features.pipeline import FeatureTable, build_features
+from margincast.features.sources import Sources
 from margincast.models.protocol import Panel
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import validate_spec
@@ -56,7 +57,7 @@ def market(first: int) -> BarTable:
 
 def panel_of(first: int, stride: int) -> tuple[FeatureTable, pl.DataFrame, Panel, int]:
     bars = market(first)
-    table = build_features(FEATURES, bars)
+    table = build_features(FEATURES, Sources(bars))
     outcomes, _ = outcome_table(bars, 3 * HOUR, HOUR, "path")
     panel, findings = assemble_panel(
         table, outcomes, ("long", "short"), stride=stride, interval=HOUR

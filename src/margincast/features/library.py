@@ -16,7 +16,9 @@ from margincast.core.errors import InputError, did_you_mean
 from margincast.core.time import format_duration
 
 Unit = Literal["fraction", "number"]
-Family = Literal["bars", "book", "trades", "market", "calendar"]
+Family = Literal[
+    "bars", "derivatives", "implied_vol", "options", "book", "trades", "market", "calendar"
+]
 Argument = Literal["windows", "values", "columns", "pairs", "columns and windows", "nothing"]
 
 
@@ -64,6 +66,8 @@ class FeatureFunction:
             and windows (each column over each window, the contract's beside the leader's) or
             nothing.
         build: the function itself.
+        look_back: from the same arguments to the rows, the decision's own among them, that a value
+            hangs on: its declared bound, which streaming keeps and a test checks.
     """
 
     name: str
@@ -71,21 +75,32 @@ class FeatureFunction:
     unit: Unit
     argument: Argument
     build: Callable[..., pl.Expr]
+    look_back: Callable[..., int]
 
 
 LIBRARY: dict[tuple[Family, str], FeatureFunction] = {}
+
+
+def window_and_row_before(*arguments: object) -> int:
+    """Rows of the longest window among the arguments and one more: a return needs the close before.
+
+    A function of no window reads the decision's row alone.
+    """
+    rows = [argument.rows + 1 for argument in arguments if isinstance(argument, Window)]
+    return max(rows, default=1)
 
 
 def feature(
     family: Family,
     unit: Unit,
     argument: Argument = "windows",
+    look_back: Callable[..., int] = window_and_row_before,
 ) -> Callable[[Callable[..., pl.Expr]], Callable[..., pl.Expr]]:
     """Register a feature function under its own name."""
 
     def register(build: Callable[..., pl.Expr]) -> Callable[..., pl.Expr]:
         name = build.__name__
-        LIBRARY[family, name] = FeatureFunction(name, family, unit, argument, build)
+        LIBRARY[family, name] = FeatureFunction(name, family, unit, argument, build, look_back)
         return build
 
     return register

@@ -4,23 +4,25 @@ What enters a forecast is decided here once, for training, backtest and scoring 
 is a bar close; a contract has decisions where its bar is present and its warm-up is over.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import pandas as pd
 import polars as pl
 
-from margincast.core.errors import InputError, did_you_mean
+from margincast.core.errors import InputError
 from margincast.core.time import format_duration
-from margincast.data.bars import BarTable
 from margincast.data.quality import Finding
-from margincast.features import calendar, market, order_book, trade_flow, volatility
-from margincast.features.library import Family, FeatureFunction, Unit, Window, look_up
-from margincast.specs.features import Feature, FeatureSet
-
-FAMILIES = (volatility, market, calendar, order_book, trade_flow)
-"""The modules whose import fills the library."""
+from margincast.data.states import StateTable
+from margincast.data.underlyings import rows_of_contract
+from margincast.features import market, order_book, trade_flow
+from margincast.features.alignment import with_states
+from margincast.features.library import Unit
+from margincast.features.lines import Column
+from margincast.features.plan import Plan
+from margincast.features.sources import Sources
+from margincast.specs.features import FeatureSet
 
 
 @dataclass(frozen=True)
@@ -41,53 +43,29 @@ class FeatureTable:
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    unit: Unit
-    expression: pl.Expr
-    reads: tuple[str, ...]
-    against_leader: bool
-
-
-def build_features(
-    feature_set: FeatureSet, bars: BarTable, reduced: Mapping[str, pl.DataFrame] | None = None
-) -> FeatureTable:
+def build_features(feature_set: FeatureSet, sources: Sources) -> FeatureTable:
     """Build the features of a set at every decision of every contract.
 
     Args:
         feature_set: which features.
-        bars: regular bars, on the feature set's grid.
-        reduced: per symbol, book and trade columns already reduced to the grid, with ``ts`` the
-            decision time (see :mod:`margincast.features.order_book`); None without a book.
+        sources: regular bars on the set's grid, and what else was read.
 
     Raises:
         InputError: an unknown function or column, a window off the grid, or no decision at all.
     """
+    plan = Plan.of(feature_set)
     grid = feature_set.grid
-    own = list(_columns(feature_set.bars, "bars", grid.interval, grid.minimum_present))
-    clock = list(_columns(feature_set.calendar, "calendar", grid.interval, grid.minimum_present))
-    panel = list(_columns(feature_set.market, "market", grid.interval, grid.minimum_present))
-    against = [column for column in panel if column.against_leader]
-    across = [column for column in panel if not column.against_leader]
-    reduced_columns = reduced_column_units(feature_set)
-    _require_distinct([column.name for column in [*own, *clock, *panel]] + list(reduced_columns))
-    units: dict[str, Unit] = {
-        **{column.name: column.unit for column in [*own, *clock]},
-        **reduced_columns,
-    }
-    for columns in (against, across):
-        units |= {column.name: _market_unit(column, units) for column in columns}
     findings: list[Finding] = []
+    reduced = reduced_columns(plan, sources)
+    seen = leader_columns(plan, sources)
     whole = {}
-    for symbol, frame in bars.frames.items():
-        part = _one_contract(frame, own, clock, grid.interval)
-        if reduced_columns:
-            part = _join_reduced(part, (reduced or {}).get(symbol), list(reduced_columns))
-        whole[symbol] = part
+    for symbol, frame in sources.bars.frames.items():
+        part = own_columns(plan, frame, states_of(sources.states, symbol))
+        part = _joined(part, reduced.get(symbol), list(plan.reduced))
+        whole[symbol] = _joined(part, seen, [column.name for column in plan.of_leader])
     parts = []
     for symbol, part in whole.items():
-        beside_leader = _with_leader(part, whole.get(grid.leader), against)
+        beside_leader = beside_the_leader(plan, part, whole.get(grid.leader))
         decided, more = _eligible(beside_leader, symbol, grid.warm_up, grid.interval)
         findings += more
         parts.append(decided)
@@ -97,91 +75,100 @@ def build_features(
             f"no decision is left: every contract is shorter than grid.warm_up "
             f"({format_duration(grid.warm_up)}); use more history or a shorter warm-up"
         )
-    table = _with_market(table, across, grid.leader)
-    table = table.select("symbol", "ts", "close", *units).sort("ts", "symbol")
-    findings += _unknown_shares(table, list(units))
+    table = across_contracts(plan, table)
+    table = table.select("symbol", "ts", "close", *plan.units).sort("ts", "symbol")
+    findings += _unknown_shares(table, list(plan.units))
     decisions = table.to_pandas()
-    decisions[list(units)] = decisions[list(units)].astype("float64")
-    return FeatureTable(decisions, units, feature_set.digest(), tuple(findings))
+    decisions[list(plan.units)] = decisions[list(plan.units)].astype("float64")
+    return FeatureTable(decisions, plan.units, feature_set.digest(), tuple(findings))
 
 
-def reduced_column_units(feature_set: FeatureSet) -> dict[str, Unit]:
-    """Name and unit of every column the book and trade families of a set produce, in order."""
-    grid = feature_set.grid
-    return {
-        **order_book.column_units(feature_set.book, grid.interval),
-        **trade_flow.column_units(feature_set.trades, grid.interval),
-    }
+def states_of(states: Mapping[str, StateTable], contract: str) -> dict[str, pl.DataFrame]:
+    """Pick a contract's rows of every table, by its name or its underlying.
+
+    Raises:
+        InputError: a table holds several symbols on its underlying.
+    """
+    found = {name: rows_of_contract(contract, table.frames, name) for name, table in states.items()}
+    return {name: rows for name, rows in found.items() if rows is not None}
 
 
-def _columns(
-    entries: Sequence[Feature], family: Family, interval: timedelta, minimum_present: float
-) -> Iterator[_Column]:
-    for entry in entries:
-        function = look_up(family, entry.function)
-        for label, arguments in _arguments(entry, function, interval, minimum_present):
-            name = f"{entry.function}_{label}" if label else entry.function
-            yield _Column(
-                name,
-                function.unit,
-                function.build(*arguments).cast(pl.Float64).alias(name),
-                tuple(argument for argument in arguments if isinstance(argument, str)),
-                function.argument == "columns and windows",
+def reduced_columns(plan: Plan, sources: Sources) -> dict[str, pl.DataFrame]:
+    """Reduce books and trades to what was known at each decision, by contract."""
+    feature_set, grid = plan.feature_set, plan.feature_set.grid
+    reduced: dict[str, pl.DataFrame] = {}
+    books = sources.books
+    if books is not None and feature_set.book:
+        for symbol, snapshots in books.frames.items():
+            reduced[symbol] = order_book.reduce_book(
+                snapshots,
+                books.levels[symbol],
+                feature_set.book,
+                grid.interval,
+                grid.minimum_present,
             )
+    if sources.trades is not None and feature_set.trades:
+        for symbol, rows in sources.trades.frames.items():
+            book = None if books is None else books.frames.get(symbol)
+            flow = trade_flow.reduce_trades(
+                rows, book, feature_set.trades, grid.interval, grid.minimum_present
+            )
+            reduced[symbol] = (
+                reduced[symbol].join(flow, on="ts", how="full", coalesce=True).sort("ts")
+                if symbol in reduced
+                else flow
+            )
+    return reduced
 
 
-def _arguments(
-    entry: Feature, function: FeatureFunction, interval: timedelta, minimum_present: float
-) -> list[tuple[str, tuple[Window | float | str, ...]]]:
-    windows = [Window.over(length, interval, minimum_present) for length in entry.windows]
-    given: list[tuple[str, tuple[Window | float | str, ...]]]
-    match function.argument:
-        case "nothing":
-            given = [("", ())]
-        case "windows":
-            given = [(window.label, (window,)) for window in windows]
-        case "values":
-            given = [(f"{value:g}", (value,)) for value in entry.values]  # noqa: PD011  # a spec key
-        case "columns":
-            given = [(column, (column,)) for column in entry.columns]
-        case "pairs":
-            if len(entry.columns) not in (0, 2):
-                raise InputError(
-                    f"feature '{entry.function}' reads two columns a line, and lists "
-                    f"{len(entry.columns)}: {', '.join(entry.columns)}; give each pair its own line"
-                )
-            given = [("_".join(entry.columns), entry.columns)] if entry.columns else []
-        case "columns and windows":
-            given = [
-                (f"{column}_{window.label}", (column, window))
-                for column in entry.columns
-                for window in windows
-            ]
-    if not given:
-        raise InputError(f"feature '{entry.function}' needs {function.argument}, and lists none")
-    return given
-
-
-def _one_contract(
-    frame: pl.DataFrame, own: Sequence[_Column], clock: Sequence[_Column], interval: timedelta
+def own_columns(
+    plan: Plan, frame: pl.DataFrame, states: Mapping[str, pl.DataFrame]
 ) -> pl.DataFrame:
+    """One contract's own columns and clock at every bar close, present or not.
+
+    Args:
+        plan: the set.
+        frame: regular bars.
+        states: the contract's rows of other tables.
+    """
+    decided = _evaluated(plan, frame, states, plan.own)
+    return decided.with_columns(column.expression for column in plan.clock)
+
+
+def leader_columns(plan: Plan, sources: Sources) -> pl.DataFrame | None:
+    """Columns of the leader that every contract sees; None where there is no leader."""
+    leader = plan.feature_set.grid.leader
+    if not plan.of_leader or leader not in sources.bars.frames:
+        return None
+    states = states_of(sources.states, leader)
+    return _evaluated(plan, sources.bars.frames[leader], states, plan.of_leader)
+
+
+def _evaluated(
+    plan: Plan,
+    frame: pl.DataFrame,
+    states: Mapping[str, pl.DataFrame],
+    columns: Sequence[Column],
+) -> pl.DataFrame:
+    interval = plan.feature_set.grid.interval
+    read = {name for column in columns for name in column.expression.meta.root_names()}
+    beside = sorted(read - set(frame.columns))
+    aligned = with_states(frame, interval, states, plan.feature_set.standing, beside)
     # eager and not lazy: a lazy query cuts a rolling sum into pieces at places that hang on the
     # number of rows, so bars to come would move the last bit of earlier features
-    decided = frame.select(
+    return aligned.select(
         "symbol",
         (pl.col("ts") + interval).alias("ts"),
         "close",
-        *[column.expression for column in own],
+        *[column.expression for column in columns],
     )
-    return decided.with_columns(column.expression for column in clock)
 
 
-def _join_reduced(
-    part: pl.DataFrame, reduced: pl.DataFrame | None, names: list[str]
-) -> pl.DataFrame:
-    known = [] if reduced is None else [name for name in names if name in reduced.columns]
-    if reduced is not None and known:
-        part = part.join(reduced.select("ts", *known), on="ts", how="left")
+def _joined(part: pl.DataFrame, others: pl.DataFrame | None, names: list[str]) -> pl.DataFrame:
+    """Join columns by decision time; those that are not there are null."""
+    known = [] if others is None else [name for name in names if name in others.columns]
+    if others is not None and known:
+        part = part.join(others.select("ts", *known), on="ts", how="left", maintain_order="left")
     absent = [name for name in names if name not in known]
     return part.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in absent)
 
@@ -212,24 +199,11 @@ def _eligible(
     ]
 
 
-def _market_unit(column: _Column, units: Mapping[str, Unit]) -> Unit:
-    """Unit of a market column: a number, too, where it shows a column that is one."""
-    for name in column.reads:
-        if name not in units:
-            raise InputError(
-                f"a market feature reads a column the set does not build: {name}"
-                f"{did_you_mean(name, units)}"
-            )
-    return "number" if "number" in {units[name] for name in column.reads} else column.unit
-
-
-def _with_leader(
-    part: pl.DataFrame, leader: pl.DataFrame | None, against: Sequence[_Column]
-) -> pl.DataFrame:
+def beside_the_leader(plan: Plan, part: pl.DataFrame, leader: pl.DataFrame | None) -> pl.DataFrame:
     """Set a contract's columns beside the leader's, on its full grid: windows roll over rows."""
-    if not against:
+    if not plan.against:
         return part
-    read = sorted({name for column in against for name in column.reads})
+    read = sorted({name for column in plan.against for name in column.reads})
     beside = [market.of_leader(name) for name in read]
     values = part.clear() if leader is None else leader
     return (
@@ -242,19 +216,21 @@ def _with_leader(
             maintain_order="left",
         )
         .rechunk()
-        .with_columns(column.expression for column in against)
+        .with_columns(column.expression for column in plan.against)
         .drop(beside)
     )
 
 
-def _with_market(table: pl.DataFrame, across: Sequence[_Column], leader: str) -> pl.DataFrame:
-    if not across:
+def across_contracts(plan: Plan, table: pl.DataFrame) -> pl.DataFrame:
+    """Add what all contracts with a decision at the same time show together."""
+    if not plan.across:
         return table
     # eager and not lazy here too: the optimiser takes out the order in which contracts are added
+    is_leader = pl.col("symbol") == plan.feature_set.grid.leader
     values = (
-        table.with_columns((pl.col("symbol") == leader).alias("is_leader"))
+        table.with_columns(is_leader.alias("is_leader"))
         .group_by("ts")
-        .agg(column.expression for column in across)
+        .agg(column.expression for column in plan.across)
     )
     return table.join(values, on="ts", how="left")
 
@@ -265,9 +241,3 @@ def _unknown_shares(table: pl.DataFrame, names: list[str]) -> list[Finding]:
         Finding("features", name, "value not known", count, len(table), "left as NaN")
         for name, count in zip(names, unknown, strict=True)
     ]
-
-
-def _require_distinct(names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"the feature set builds twice: {', '.join(twice)}")

@@ -7,11 +7,10 @@ the code. Written by ``python -m margincast.features.reference > docs/features.m
 import inspect
 import sys
 
-from margincast.features import calendar, market, order_book, trade_flow, volatility
 from margincast.features.library import LIBRARY, Family, FeatureFunction
+from margincast.features.plan import FAMILIES
 
-SOURCES = (volatility, order_book, trade_flow, market, calendar)
-"""Modules whose import fills the registry."""
+SOURCES = FAMILIES
 
 _FAMILIES: dict[Family, tuple[str, str]] = {
     "bars": ("Bars", "known at the bar's close"),

@@ -33,7 +33,7 @@ def build(spec: Path, data: Path | None, out: Path | None, overrides: list[str])
     setting = Setting.of(spec, data, out, f"features-{feature_set.name}")
     chosen = _data_entries(setting.root, feature_set, overrides)
     market = read_market(chosen, feature_set, setting.root)
-    table = build_features(feature_set, market.bars, market.reduced)
+    table = build_features(feature_set, market.sources)
     findings = found((*market.findings, *table.findings))
     path = setting.out / "features.parquet"
     write_table(table.frame, path)

@@ -137,7 +137,7 @@ def _scored(
     places = _places(job.data, data_overrides)
     root = setting.data_root(places)
     market = read_market(places, feature_set, root)
-    table = build_features(feature_set, market.bars, market.reduced)
+    table = build_features(feature_set, market.sources)
     newest = table.frame["ts"].max().to_pydatetime()
     at = moment or newest
     known = table.frame.loc[table.frame["ts"] <= at]

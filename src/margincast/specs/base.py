@@ -23,8 +23,11 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     def digest(self) -> str:
-        """SHA-256 of the spec's canonical JSON; equal specs have equal digests."""
-        return digest_of(self.model_dump(mode="json"))
+        """SHA-256 of the spec's canonical JSON; equal specs have equal digests.
+
+        A key that is not given does not count, so that a key added later changes no digest.
+        """
+        return digest_of(self.model_dump(mode="json", exclude_defaults=True))
 
 
 def _to_duration(value: object) -> object:

@@ -38,13 +38,32 @@ class Feature(Spec):
 Features = Annotated[tuple[Feature, ...], BeforeValidator(to_tuple)]
 
 
+class Standing(Spec):
+    """How long the newest row of a table stands for the present; older ones are not known.
+
+    A table is named here if, and only if, the set reads it.
+    """
+
+    funding: Duration | None = None
+    open_interest: Duration | None = None
+    implied_vol: Duration | None = None
+    options: Duration | None = None
+
+
 class FeatureSet(Spec):
     """A feature set; its digest says what a model was trained on."""
 
     name: str
     description: str
     grid: Grid
+    standing: Standing = Standing()
     bars: Features = ()
+    derivatives: Features = ()
+    """Functions of funding, open interest, liquidations, mark and index price."""
+    implied_vol: Features = ()
+    """Functions of the leader's index of implied volatility, which every contract sees."""
+    options: Features = ()
+    """Functions of the leader's option chain, which every contract sees."""
     book: Features = ()
     trades: Features = ()
     market: Features = ()

@@ -43,6 +43,15 @@ class Data(Spec):
     """Folders or files of bars; earlier ones keep a symbol's plain name when two collide."""
     book: Texts = ()
     trades: Texts = ()
+    funding: Texts = ()
+    open_interest: Texts = ()
+    """Open interest, or bars of its value in USD."""
+    liquidations: Texts = ()
+    """Single liquidations, or their sums in USD over intervals."""
+    implied_vol: Texts = ()
+    """Bars of an index of implied volatility, in percent a year."""
+    options: Texts = ()
+    """Snapshots of option chains."""
     symbols: Texts = ()
     """Contracts to use; none named means all."""
     book_known_after: Delay | None = None

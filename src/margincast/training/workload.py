@@ -6,8 +6,6 @@ The single road from raw files to decisions, walked by training, backtest and sc
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import InputError, did_you_mean
 from margincast.core.time import format_duration
@@ -17,9 +15,8 @@ from margincast.data.files import find_table_files
 from margincast.data.mid_bars import mid_bars
 from margincast.data.quality import Finding
 from margincast.data.trades import read_trades
-from margincast.features.order_book import reduce_book
 from margincast.features.pipeline import FeatureTable, build_features
-from margincast.features.trade_flow import reduce_trades
+from margincast.features.sources import Sources
 from margincast.models.catalogue import make_forecaster
 from margincast.models.protocol import Forecaster, Panel
 from margincast.specs.features import FeatureSet
@@ -28,22 +25,38 @@ from margincast.specs.training import Data, TrainingJob
 from margincast.training.panel import assemble_panel
 from margincast.training.targets import bars_in, outcome_table
 
+TABLES = (
+    "bars",
+    "book",
+    "trades",
+    "funding",
+    "open_interest",
+    "liquidations",
+    "implied_vol",
+    "options",
+)
+"""Tables that a spec's ``[data]`` can name."""
+
 
 @dataclass(frozen=True)
 class Market:
     """Market data read, checked and reduced to the decision grid.
 
     Attributes:
-        bars: regular bars (of the mid price where only a book is given).
-        reduced: per symbol, book and trade columns at decision times.
+        sources: what features are built from; bars are those of the mid price where only a book
+            is given.
         digest: SHA-256 over the content of every file read.
         findings: what was irregular and what was done.
     """
 
-    bars: BarTable
-    reduced: dict[str, pl.DataFrame]
+    sources: Sources
     digest: str
     findings: tuple[Finding, ...]
+
+    @property
+    def bars(self) -> BarTable:
+        """Regular bars of every contract."""
+        return self.sources.bars
 
 
 @dataclass(frozen=True)
@@ -88,47 +101,28 @@ def read_market(data: Data, feature_set: FeatureSet, root: Path) -> Market:
             )
     grid = feature_set.grid
     findings: list[Finding] = []
-    reduced: dict[str, pl.DataFrame] = {}
     trades = read_trades(root, data.trades, data.symbols) if data.trades else None
     books = None
     if data.book:
         assert data.book_known_after is not None
         books = read_books(root, data.book, data.symbols, data.book_known_after)
+        findings += books.findings
+    if trades is not None:
+        findings += trades.findings
     if data.bars:
         bars = read_bars(root, data.bars, data.symbols, grid.interval)
     else:
         assert books is not None
         bars = mid_bars(books, grid.interval, trades)
-    if books is not None:
-        findings += books.findings
-        for symbol, snapshots in books.frames.items():
-            reduced[symbol] = reduce_book(
-                snapshots,
-                books.levels[symbol],
-                feature_set.book,
-                grid.interval,
-                grid.minimum_present,
-            )
-    if trades is not None:
-        findings += trades.findings
-        for symbol, rows in trades.frames.items():
-            book = None if books is None else books.frames.get(symbol)
-            flow = reduce_trades(
-                rows, book, feature_set.trades, grid.interval, grid.minimum_present
-            )
-            reduced[symbol] = (
-                reduced[symbol].join(flow, on="ts", how="full", coalesce=True).sort("ts")
-                if symbol in reduced
-                else flow
-            )
     findings += bars.findings
-    return Market(bars, reduced, data_digest(data, root), tuple(findings))
+    sources = Sources(bars, books, trades)
+    return Market(sources, data_digest(data, root), tuple(findings))
 
 
 def data_digest(data: Data, root: Path) -> str:
     """SHA-256 over the content of every file a spec's ``[data]`` names."""
     files = {}
-    for table in ("bars", "book", "trades"):
+    for table in TABLES:
         entries = getattr(data, table)
         if entries:
             found, _ = find_table_files(root, entries, data.symbols, table)
@@ -152,7 +146,7 @@ def build_workload(job: TrainingJob, workspace: Path, root: Path) -> Workload:
     feature_set = load_feature_set(job, workspace)
     market = read_market(job.data, feature_set, root)
     bars_in(job.target.horizon, market.bars.interval)
-    table = build_features(feature_set, market.bars, market.reduced)
+    table = build_features(feature_set, market.sources)
     _require_columns("model.scale.columns", job.model.scale.columns, job, table)
     if "ewma_fhs" in job.backtest.peers:
         _require_columns("model.peers.ewma_column", (job.model.peers.ewma_column,), job, table)
