@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types architecture check setup lock clean help
+.PHONY: demo test lint types architecture look-ahead check setup lock clean help
 .DEFAULT_GOAL := help
 
 help: ## show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 setup: $(READY) ## create .venv from requirements.lock
 
@@ -34,6 +34,9 @@ types: $(READY)
 
 architecture: $(READY)
 	$(BIN)/lint-imports
+
+look-ahead: $(READY) ## 100,000 random cases of changed futures (a quarter of an hour and more)
+	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m benchmarks.look_ahead_long --cases 100000
 
 lock: ## renew requirements.lock (hashes, no addresses)
 	$(PYTHON) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host \

@@ -39,6 +39,10 @@ SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", help="Override a value of the spec.", metavar="SECTION.KEY=VALUE"),
 ]
+CacheOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--cache", help="Folder of built features, or 'none'.", metavar="DIR"),
+]
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", help="Folder with the specs and mlruns/.", metavar="DIR")
 ]
@@ -73,11 +77,24 @@ def features_build(
     data: DataOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
+    cache: CacheOption = None,
 ) -> None:
     """Build a feature set on market data: features.parquet and features.json."""
     from margincast.jobs import features
 
-    typer.echo(features.build(spec, data, out, overrides or []))
+    typer.echo(features.build(spec, data, out, overrides or [], cache))
+
+
+@features_app.command("cache")
+def features_cache(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    *,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all entries.")] = False,
+) -> None:
+    """Say what a folder of built features holds, or remove it."""
+    from margincast.jobs import feature_cache
+
+    typer.echo(feature_cache.run(directory, clear=clear))
 
 
 @data_app.command("ingest")
@@ -221,11 +238,12 @@ def train(
     data: DataOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
+    cache: CacheOption = None,
 ) -> None:
     """Train, backtest, track in MLflow, register, and pass the gate (exit 1 if it fails)."""
     from margincast.jobs import train as job
 
-    _end(job.run(spec, data, out, overrides or []).backtest.verdict.passed)
+    _end(job.run(spec, data, out, overrides or [], cache).backtest.verdict.passed)
 
 
 @app.command()
@@ -234,11 +252,12 @@ def backtest(
     data: DataOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
+    cache: CacheOption = None,
 ) -> None:
     """Walk forward over the test period: forecasts.parquet, summary.json, report.html."""
     from margincast.jobs import backtest as job
 
-    job.backtest(spec, data, out, overrides or [])
+    job.backtest(spec, data, out, overrides or [], cache)
 
 
 @app.command()
@@ -247,6 +266,7 @@ def score(
     data: DataOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
+    *,
     at: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -255,11 +275,12 @@ def score(
             metavar="TIME",
         ),
     ] = None,
+    cache: CacheOption = None,
 ) -> None:
     """Turn the champion's latest forecasts into margin_levels.parquet."""
     from margincast.jobs import score as job
 
-    result = job.run(spec, data, out, overrides or [], at)
+    result = job.run(spec, data, out, overrides or [], at=at, cache=cache)
     if result.problem:
         typer.echo(f"no champion: {result.problem}", err=True)
     _end(not result.problem)

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from margincast.core.errors import InputError
-from margincast.data.trades import ONE_SIDED_MINIMUM, read_trades
+from margincast.data.trades import ALL_ON_ONE_SIDE, read_trades
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -30,11 +30,11 @@ def read(frame, folder):
 
 def test_venue_names_and_sides_become_canonical(tmp_path):
     frame, counts = read(trades_of(), tmp_path)
-    assert frame["side"].to_list() == ["sell", "buy", "buy"]
+    assert frame["side"].to_list() == [None, "buy", "buy"]
     assert frame["size"].to_list() == [1.0] * 3
     assert frame["ts"].dtype == pl.Datetime("us", "UTC")
     assert frame["known_at"].equals(frame["ts"])
-    assert counts == {}
+    assert counts == {ALL_ON_ONE_SIDE: 1}
 
 
 def test_a_trade_is_known_when_received_and_never_before_it_happened(tmp_path):
@@ -47,7 +47,7 @@ def test_a_trade_is_known_when_received_and_never_before_it_happened(tmp_path):
         START + 2 * SECOND,
         START + 5 * SECOND,
     ]
-    assert counts == {"received after a trade received later": 2}
+    assert counts == {"received after a trade received later": 2, ALL_ON_ONE_SIDE: 2}
 
 
 def test_reception_without_a_time_zone_is_utc(tmp_path):
@@ -76,9 +76,9 @@ def test_a_value_that_cannot_be_is_refused_with_its_row(tmp_path, columns, messa
 
 
 def test_a_trade_without_a_side_is_kept_and_counted(tmp_path):
-    frame, counts = read(trades_of(side=["buy", None, "sell"]), tmp_path)
-    assert frame["side"].to_list() == ["buy", None, "sell"]
-    assert counts == {"without an aggressor side": 1}
+    frame, counts = read(trades_of(4, side=["buy", "sell", None, "sell"]), tmp_path)
+    assert frame["side"].to_list() == [None, "sell", None, "sell"]
+    assert counts == {"without an aggressor side": 1, ALL_ON_ONE_SIDE: 1}
 
 
 def test_a_missing_column_and_an_empty_table_are_refused(tmp_path):
@@ -88,29 +88,25 @@ def test_a_missing_column_and_an_empty_table_are_refused(tmp_path):
         read(trades_of().clear(), tmp_path)
 
 
-def test_a_long_feed_on_one_side_has_no_aggressor(tmp_path):
-    count = ONE_SIDED_MINIMUM
+@pytest.mark.parametrize("count", [1, 1500])
+def test_a_feed_on_one_side_has_no_aggressor(tmp_path, count):
     frame, counts = read(trades_of(count, side=["SELL"] * count), tmp_path)
     assert frame["side"].null_count() == count
-    assert counts == {"all on one side: the aggressor is not known": count}
+    assert counts == {ALL_ON_ONE_SIDE: count}
 
 
-@pytest.mark.parametrize(
-    "sides",
-    [["sell"] * (ONE_SIDED_MINIMUM - 1), ["sell"] * ONE_SIDED_MINIMUM + ["buy"]],
-    ids=["short feed", "one buy"],
-)
-def test_a_short_feed_or_one_with_both_sides_keeps_them(tmp_path, sides):
+def test_sides_count_once_both_have_been_seen(tmp_path):
+    sides = ["sell", None, "sell", "buy", "buy", "sell"]
     frame, counts = read(trades_of(len(sides), side=sides), tmp_path)
-    assert frame["side"].to_list() == sides
-    assert counts == {}
+    assert frame["side"].to_list() == [None, None, None, "buy", "buy", "sell"]
+    assert counts == {ALL_ON_ONE_SIDE: 2, "without an aggressor side": 1}
 
 
 def test_standx_aggressors_are_found_out(shared_data):
     table = read_trades(shared_data / "data", ["trades"], [])
     found = {finding.what: finding.count for finding in table.findings if finding.count}
     assert found == {
-        "all on one side: the aggressor is not known": 306_657,
+        ALL_ON_ONE_SIDE: 306_657,
         "received after a trade received later": 2_790,
     }
     frame = table.frames["BTC-USD"].collect()

@@ -18,7 +18,9 @@ TIMES = st.datetimes(datetime(2017, 1, 1), datetime(2035, 1, 1), timezones=st.ju
 
 
 def at(times, expression):
-    frame = pl.DataFrame({"ts": times}, schema={"ts": pl.Datetime("us", "UTC")})
+    frame = pl.DataFrame({"ts": times}, schema={"ts": pl.Datetime("us", "UTC")}).with_columns(
+        pl.col("ts").first().alias(calendar.FIRST_CLOSE)
+    )
     return frame.select(expression.alias("value"))["value"].to_list()
 
 

@@ -15,7 +15,7 @@ from margincast.core.errors import InputError
 from margincast.data.schemas import book_columns
 from margincast.features import order_book
 from margincast.features.library import LIBRARY
-from margincast.features.order_book import reduction
+from margincast.features.order_book import reduction, summary
 from margincast.specs.features import Feature
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -427,7 +427,8 @@ def test_the_bits_do_not_depend_on_where_batches_and_blocks_are_cut(monkeypatch,
     entries = every_function()
     whole = order_book.reduce_book(book.lazy(), LEVELS, entries, MINUTE, 0.5)
     monkeypatch.setattr(reduction, "READ_ROWS", read)
-    monkeypatch.setattr(reduction, "BLOCK_ROWS", block)
+    monkeypatch.setattr(summary, "BLOCK_ROWS", block)
+    monkeypatch.setattr(summary, "HELD_ROWS", 2 * block)
     assert whole.equals(order_book.reduce_book(book.lazy(), LEVELS, entries, MINUTE, 0.5))
 
 

@@ -1,6 +1,7 @@
 """One road from raw files to decisions: complete, repeatable, and blind to the future."""
 
 import shutil
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import polars as pl
 import pytest
 
 from margincast.core.errors import InputError
+from margincast.data.quality import found
 from margincast.data.simulated.market import simulate_market, write_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
-from margincast.specs.loading import load_spec
+from margincast.features.pipeline import build_features, states_of
+from margincast.specs.features import FeatureSet
+from margincast.specs.loading import load_spec, validate_spec
 from margincast.specs.training import TrainingJob
-from margincast.training.workload import build_workload, data_digest, describe
+from margincast.training.workload import build_workload, data_digest, describe, read_market
 
 WORKSPACE = Path(__file__).resolve().parents[2]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -128,6 +132,100 @@ def test_the_digest_is_that_of_the_content_and_of_nothing_else(market, tmp_path)
         assert data_digest(data, moved) != digest
         path.write_bytes(original)
     assert data_digest(data, moved) == digest
+
+
+# --- funding, open interest, liquidations, implied volatility -------------------------------------
+
+
+def with_states(**sections: object) -> FeatureSet:
+    """The demo's feature set with lines over states in place of books and trades."""
+    raw = tomllib.loads((WORKSPACE / "features" / "demo-1m.toml").read_text())
+    kept = {name: raw[name] for name in ("name", "description", "grid", "bars")}
+    standing = {"funding": "9h", "open_interest": "1d"}
+    return validate_spec(kept | {"standing": standing} | sections, FeatureSet, "test")
+
+
+FUNDING = with_states(derivatives=[{"function": "funding_rate"}])
+
+
+def write_funding(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    ts = [START + hours * timedelta(hours=8) for hours in range(3 * DAYS)]
+    for name in names:
+        rates = [1e-4 * number for number in range(len(ts))]
+        pl.DataFrame({"ts": ts, "funding_rate": rates}).write_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def test_funding_stands_beside_every_decision_from_the_time_it_was_known(market, tmp_path):
+    folder = write_funding(tmp_path / "funding", "SIM-BTC")
+    data = job_with(f"data.funding={folder}").data
+    read = read_market(data, FUNDING, market)
+    frame = build_features(FUNDING, read.sources).frame
+    bitcoin = frame[frame["symbol"] == "SIM-BTC"]
+    eighths = (bitcoin["ts"] - pd.Timestamp(START)) // pd.Timedelta(hours=8)
+    np.testing.assert_allclose(bitcoin["funding_rate"], 1e-4 * np.minimum(eighths, 3 * DAYS - 1))
+    assert frame.loc[frame["symbol"] == "SIM-ETH", "funding_rate"].isna().all()
+    (without,) = [finding for finding in found(read.findings) if finding.table == "funding"]
+    assert (without.what, without.count, without.total) == (
+        "contracts without rows (SIM-ETH)", 1, 2,
+    )  # fmt: skip
+
+
+def test_states_are_not_picked_by_the_names_of_contracts(market, tmp_path):
+    """A table of underlyings has other names, and data.symbols must not ask for them there."""
+    folder = write_funding(tmp_path / "funding", "SIM-BTC", "OTHER")
+    data = job_with(f"data.funding={folder}", "data.symbols=SIM-BTC").data
+    read = read_market(data, FUNDING, market)
+    assert set(read.sources.states["funding"].frames) == {"SIM-BTC", "OTHER"}
+    before = data_digest(data, market)
+    (folder / "OTHER.parquet").unlink()
+    assert data_digest(data, market) != before == read.digest
+
+
+@pytest.mark.parametrize(
+    ("section", "function", "table"),
+    [
+        ("derivatives", {"function": "funding_rate"}, "funding"),
+        ("derivatives", {"function": "log_open_interest_change", "windows": ["1h"]},
+         "open_interest"),
+        ("derivatives", {"function": "liquidation_imbalance", "windows": ["1h"]}, "liquidations"),
+        ("implied_vol", {"function": "any"}, "implied_vol"),
+        ("options", {"function": "any"}, "options"),
+    ],
+)  # fmt: skip
+def test_a_section_whose_table_is_not_named_is_refused(market, section, function, table):
+    wanted = with_states(**{section: [function]})
+    message = rf"has \[\[{section}\]\] features, but data.{table} names nothing to read"
+    with pytest.raises(InputError, match=message):
+        read_market(job_with().data, wanted, market)
+
+
+def test_marks_and_indices_are_columns_of_bars_and_need_no_table(market):
+    wanted = with_states(derivatives=[{"function": "mark_basis"}])
+    assert not read_market(job_with().data, wanted, market).sources.states
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("vendor_vol_1h", "says no asset by its name, and is the only one in data.implied_vol"),
+        ("ETH", "none of ETH is on SIM-BTC, the leader's asset"),
+        ("SIM-BTC", None),
+    ],
+)
+def test_an_index_whose_name_says_no_asset_is_the_leaders_and_reported(
+    market, tmp_path, name, what
+):
+    ts = [START + hours * timedelta(hours=1) for hours in range(24 * DAYS)]
+    ohlc = {part: [60.0] * len(ts) for part in ("open", "high", "low", "close")}
+    pl.DataFrame({"ts": ts, **ohlc}).write_parquet(tmp_path / f"{name}.parquet")
+    data = job_with(f"data.implied_vol={tmp_path}").data
+    read = read_market(data, with_states(), market)
+    of_index = [finding for finding in found(read.findings) if finding.table == "implied_vol"]
+    assert [finding.what for finding in of_index] == ([] if what is None else [what])
+    states = states_of(read.sources.states, "SIM-BTC")
+    assert ("implied_vol" in states) == (name != "ETH")
 
 
 @pytest.mark.parametrize(

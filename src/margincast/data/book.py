@@ -23,15 +23,24 @@ feed of updates leaves no row at all: from there to the next full snapshot the b
 (:mod:`margincast.data.book_builder`), and what needs it has no value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from margincast.core.errors import InputError, did_you_mean
+from margincast.data.book_judgement import (
+    FATE,
+    SAME_TIME_AS_NEXT,
+    SIDES,
+    batches_of,
+    count_batches,
+    count_faults,
+    faults_of,
+    judged_rows,
+)
 from margincast.data.files import find_table_files, readable
 from margincast.data.quality import Finding
 from margincast.data.schemas import (
@@ -41,10 +50,8 @@ from margincast.data.schemas import (
     with_utc_timestamp,
 )
 
-_SAME_TIME_AS_NEXT = pl.col("ts").eq_missing(pl.col("ts").shift(-1))
-_NEVER = pl.lit(value=False)
-_SIDES = ("bid", "ask")
-_SAME_TIME, _EQUAL, _FATE = "_same_time", "_equal", "_fate"
+Along = Callable[[str, int], Callable[[pl.DataFrame], object]]
+"""From a contract and its number of book levels to what takes its mended snapshots, in batches."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,16 @@ class BookTable:
 
 
 def read_books(
-    root: Path, entries: Sequence[str], symbols: Sequence[str], known_after: timedelta
+    root: Path,
+    entries: Sequence[str],
+    symbols: Sequence[str],
+    known_after: timedelta,
+    along: Along | None = None,
 ) -> BookTable:
     """Read, count and mend the books of every contract, without loading them.
+
+    Every snapshot is decoded to be judged. What is needed of all of them anyway can be computed
+    ``along`` the way, while they are in memory, instead of in a second pass over the file.
 
     Args:
         root: folder that relative entries start at.
@@ -76,6 +90,8 @@ def read_books(
         symbols: contracts to keep; empty keeps all.
         known_after: time from a row's ``ts`` until the row can have been known, where the feed
             does not say when it was received (``received_at``).
+        along: asked once a contract; what it returns is called with each batch of mended snapshots
+            (``ts``, ``known_at``, levels), in time order, each snapshot once. None to only judge.
 
     Raises:
         InputError: a file or column breaks a rule, or no snapshot is usable; says which, where
@@ -91,21 +107,50 @@ def read_books(
     for file in files:
         source = str(file)
         with readable(source):
-            frame, levels[file.symbol], more = mended_book(file.scan(), file.symbol, source)
+            frame, levels[file.symbol], more = mended_book(
+                file.scan(),
+                file.symbol,
+                source,
+                None if along is None else _stamped(along, known_after),
+            )
+        known_at = _known_at(frame.collect_schema().names(), known_after)
         frames[file.symbol] = frame.with_columns(
-            _known_at(frame, known_after).alias("known_at"), pl.lit(file.symbol).alias("symbol")
+            known_at.alias("known_at"), pl.lit(file.symbol).alias("symbol")
         )
         findings += more
     return BookTable(frames, levels, tuple(findings))
 
 
-def _known_at(frame: pl.LazyFrame, known_after: timedelta) -> pl.Expr:
+def _stamped(along: Along, known_after: timedelta) -> Along:
+    """Add ``known_at`` to the batches of a contract, as :func:`read_books` adds it to its frame."""
+
+    def of_contract(symbol: str, levels: int) -> Callable[[pl.DataFrame], object]:
+        take = along(symbol, levels)
+        latest: list[datetime] = []
+
+        def stamp(batch: pl.DataFrame) -> None:
+            if batch.is_empty():
+                return
+            known_at = _known_at(batch.columns, known_after)
+            if latest:
+                known_at = pl.max_horizontal(known_at, pl.lit(latest[0], TIMESTAMP))
+            stamped = batch.with_columns(known_at.alias("known_at"))
+            if "received_at" in batch.columns:
+                latest[:] = [stamped["known_at"][-1]]
+            take(stamped)
+
+        return stamp
+
+    return of_contract
+
+
+def _known_at(names: Sequence[str], known_after: timedelta) -> pl.Expr:
     """When a row could have been known: when it was received, and never before its own time.
 
     A row overtaken by a later one counts as known with it, so that the times never run backwards.
     """
     ts = pl.col("ts")
-    if "received_at" not in frame.collect_schema():
+    if "received_at" not in names:
         return ts + known_after
     received = pl.max_horizontal(ts, pl.col("received_at").cast(TIMESTAMP))
     stated = pl.when(pl.col("received_at").is_not_null()).then(received)
@@ -113,17 +158,19 @@ def _known_at(frame: pl.LazyFrame, known_after: timedelta) -> pl.Expr:
 
 
 def mended_book(
-    scanned: pl.LazyFrame, symbol: str, source: str
+    scanned: pl.LazyFrame, symbol: str, source: str, along: Along | None = None
 ) -> tuple[pl.LazyFrame, int, list[Finding]]:
     """Apply the rules of this module to one contract's book.
 
     Two streaming passes: one over the times, which decides whether the book must be sorted (the
-    only step that holds the whole book in memory), and one that counts all faults.
+    only step that holds the whole book in memory), and one that counts all faults. Where times are
+    out of order or come again, ``along`` needs a pass of its own.
 
     Args:
         scanned: one contract's rows in file order, canonical names or known aliases.
         symbol: the contract, for the findings.
         source: where the rows come from, for messages.
+        along: see :func:`read_books`; its batches have no ``known_at``.
 
     Returns:
         The mended frame, its number of book levels, and one finding a rule, zero counts included.
@@ -142,7 +189,7 @@ def mended_book(
             pl.len(),
             pl.col("ts").null_count().alias("unknown"),
             late.sum().alias("late"),
-            _SAME_TIME_AS_NEXT.sum().alias("repeated"),
+            SAME_TIME_AS_NEXT.sum().alias("repeated"),
             pl.when(late).then(pl.col("ts")).min().alias("first_late"),
         )
         .collect(engine="streaming")
@@ -157,9 +204,19 @@ def mended_book(
         )
     if late_count:
         frame = frame.sort("ts", maintain_order=True)
-    faults = _faults(levels, has_validity="is_valid" in frame.collect_schema())
-    judged = _judged(frame, levels, faults, has_repeats=bool(late_count or repeated))
-    counts = _count(judged, faults, levels)
+    faults = faults_of(levels, has_validity="is_valid" in frame.collect_schema())
+    judged = judged_rows(frame, levels, faults, has_repeats=bool(late_count or repeated))
+    read = [
+        name
+        for name in ("ts", "is_valid", "received_at", *book_columns(levels))
+        if name in frame.collect_schema()
+    ]
+    take = along(symbol, levels) if along else None
+    in_one_pass = not late_count and not repeated
+    if in_one_pass:
+        counts = count_batches(frame.select(read), faults, levels, take)
+    else:
+        counts = count_faults(judged, faults, levels)
     if not counts["kept"]:
         worst = max(faults, key=lambda what: int(counts[what]))
         raise InputError(
@@ -167,7 +224,10 @@ def mended_book(
             "check the feed's columns, or leave this contract out with data.symbols"
         )
     if counts["kept"] < rows or counts["short"]:
-        frame = judged.filter(pl.col(_FATE) == len(faults)).drop(_FATE)
+        frame = judged.filter(pl.col(FATE) == len(faults)).drop(FATE)
+    if take and not in_one_pass:
+        for batch in batches_of(frame.select(read)):
+            take(batch)
     return (
         frame,
         levels,
@@ -212,10 +272,10 @@ def mended_book(
 def _book_levels(frame: pl.LazyFrame, source: str) -> int:
     """Count the book levels, and check that their columns are complete and numeric."""
     schema = frame.collect_schema()
-    found = [name for name in schema if name.startswith(tuple(f"{side}_" for side in _SIDES))]
+    found = [name for name in schema if name.startswith(tuple(f"{side}_" for side in SIDES))]
     numbers = [
         int(suffix)
-        for side in _SIDES
+        for side in SIDES
         for name in found
         if (suffix := name.removeprefix(f"{side}_price_")).isdecimal()
     ]
@@ -239,85 +299,6 @@ def _book_levels(frame: pl.LazyFrame, source: str) -> int:
             "a boolean"
         )
     return levels
-
-
-def _faults(levels: int, *, has_validity: bool) -> dict[str, pl.Expr]:
-    """For each kind of fault, in order of precedence, the expression that finds it."""
-    best_known = pl.col("bid_price_0").is_not_null() & pl.col("ask_price_0").is_not_null()
-    better_than_before = [
-        worse
-        for level in range(1, levels)
-        for worse in (
-            pl.col(f"bid_price_{level}") > pl.col(f"bid_price_{level - 1}"),
-            pl.col(f"ask_price_{level}") < pl.col(f"ask_price_{level - 1}"),
-        )
-    ]
-    return {
-        "equal to the next row of the same time": pl.col(_SAME_TIME) & pl.col(_EQUAL),
-        "several rows of the same time, not equal": pl.col(_SAME_TIME),
-        "is_valid not true": ~pl.col("is_valid").fill_null(value=False) if has_validity else _NEVER,
-        "empty side (best price or size missing or not above 0)": ~best_known,
-        "levels not best first": pl.any_horizontal(_NEVER, *better_than_before),
-        "crossed (best bid > best ask)": pl.col("bid_price_0") > pl.col("ask_price_0"),
-    }
-
-
-def _judged(
-    frame: pl.LazyFrame, levels: int, faults: dict[str, pl.Expr], *, has_repeats: bool
-) -> pl.LazyFrame:
-    """Null the levels that hold nothing and say which fault each row has, if any."""
-    names = frame.collect_schema()
-    compared = [name for name in (*book_columns(levels), "is_valid") if name in names]
-    equal = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in compared)
-    marked = frame.with_columns(
-        (_SAME_TIME_AS_NEXT if has_repeats else _NEVER).alias(_SAME_TIME),
-        (equal if has_repeats else _NEVER).alias(_EQUAL),
-    )
-    fate = pl.coalesce(
-        *(pl.when(fault).then(pl.lit(place)) for place, fault in enumerate(faults.values())),
-        pl.lit(len(faults)),
-    )
-    return (
-        marked.with_columns(
-            pl.when(_holds_something(side, level))
-            .then(pl.col(f"{side}_{what}_{level}"))
-            .alias(f"{side}_{what}_{level}")
-            for side in _SIDES
-            for level in range(levels)
-            for what in ("price", "size")
-        )
-        .with_columns(fate.alias(_FATE))
-        .drop(_SAME_TIME, _EQUAL)
-    )
-
-
-def _holds_something(side: str, level: int) -> pl.Expr:
-    price, size = pl.col(f"{side}_price_{level}"), pl.col(f"{side}_size_{level}")
-    return price.is_finite() & (price > 0) & size.is_finite() & (size > 0)
-
-
-def _count(judged: pl.LazyFrame, faults: dict[str, pl.Expr], levels: int) -> dict[str, Any]:
-    """Count each fault, and what is irregular among the rows kept; with the first time of each."""
-    kept = pl.col(_FATE) == len(faults)
-    missing = [
-        pl.col(f"{side}_price_{level}").is_null() for side in _SIDES for level in range(levels)
-    ]
-    concerned = {what: pl.col(_FATE) == place for place, what in enumerate(faults)} | {
-        "kept": kept,
-        "locked": kept & (pl.col("bid_price_0") == pl.col("ask_price_0")),
-        "short": kept & pl.any_horizontal(missing),
-    }
-    return (
-        judged.select(
-            *(rows.sum().alias(what) for what, rows in concerned.items()),
-            *(
-                pl.when(rows).then(pl.col("ts")).min().alias(f"first {what}")
-                for what, rows in concerned.items()
-            ),
-        )
-        .collect(engine="streaming")
-        .row(0, named=True)
-    )
 
 
 def latest_snapshots(books: BookTable, at: datetime) -> dict[str, pl.DataFrame]:

@@ -3,13 +3,14 @@
 A trade is known when it was received (column ``received_at``), or at its own time where the feed
 does not say; a reception before the trade itself is a clock's error and counts as the trade's time.
 Values that cannot be (a price of zero, a side that is neither buy nor sell) are refused; a side may
-be missing where a venue does not say it. What a
-feed gets wrong as a whole is reported: an aggressor side that never varies carries no information,
-so ``side`` becomes null there and every signed feature is "not known" rather than wrong.
+be missing where a venue does not say it. An aggressor side that never varies says nothing, so
+``side`` is null until both sides have been seen: every signed feature is "not known" rather than
+wrong. That is judged on the trades so far, so that no later trade changes an earlier one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -28,12 +29,13 @@ from margincast.data.schemas import (
 AGGRESSOR_SIDES = ("buy", "sell")
 
 ONE_SIDED_MINIMUM = 1000
-"""Trades from which a feed with one side only is taken to be broken.
+"""Trades from which a feed with one side only is reported as broken.
 
 If the aggressor sold nine times in ten, a thousand sells in a row would still have a chance of
 0.9^1000, about 2e-46.
 """
 
+ALL_ON_ONE_SIDE = "all on one side so far: the aggressor is not known"
 
 _PRICE, _SIZE = pl.col("price"), pl.col("size")
 _RULES = {
@@ -112,7 +114,10 @@ def checked_trades(file: TableFile) -> tuple[pl.LazyFrame, list[Finding]]:
         frame.with_row_index("row")
         .select(
             pl.len().alias("rows"),
-            *((pl.col("side") == side).sum().alias(side) for side in AGGRESSOR_SIDES),
+            *(
+                pl.when(pl.col("side") == side).then(pl.col("known_at")).min().alias(side)
+                for side in AGGRESSOR_SIDES
+            ),
             pl.col("side").null_count().alias("without side"),
             late.sum().alias("late"),
             pl.when(late).then(pl.col("ts")).min().alias("first late"),
@@ -138,12 +143,7 @@ def checked_trades(file: TableFile) -> tuple[pl.LazyFrame, list[Finding]]:
             )
     if counts["late"]:
         frame = frame.sort("known_at", maintain_order=True)
-    one_sided = counts["rows"] >= ONE_SIDED_MINIMUM and counts["rows"] in (
-        counts["buy"],
-        counts["sell"],
-    )
-    if one_sided:
-        frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias("side"))
+    frame, untold = _told_by_both_sides(frame, [counts[side] for side in AGGRESSOR_SIDES])
     return frame, [
         Finding(
             "trades",
@@ -165,12 +165,30 @@ def checked_trades(file: TableFile) -> tuple[pl.LazyFrame, list[Finding]]:
         Finding(
             "trades",
             file.symbol,
-            "all on one side: the aggressor is not known",
-            counts["rows"] if one_sided else 0,
+            ALL_ON_ONE_SIDE,
+            untold,
             counts["rows"],
             "side is null; signed flow is not known",
         ),
     ]
+
+
+def _told_by_both_sides(
+    frame: pl.LazyFrame, first_known: Sequence[datetime | None]
+) -> tuple[pl.LazyFrame, int]:
+    """Take the side off the trades before both sides had been seen, and count these trades."""
+    both = [first for first in first_known if first is not None]
+    if not both:
+        return frame, 0
+    told = pl.lit(value=False)
+    if len(both) == len(AGGRESSOR_SIDES):
+        told = pl.col("known_at") >= pl.lit(max(both))
+    told = told & pl.col("side").is_not_null()
+    lost = frame.select((~told & pl.col("side").is_not_null()).sum())
+    return (
+        frame.with_columns(pl.when(told).then(pl.col("side")).alias("side")),
+        int(lost.collect(engine="streaming").item()),
+    )
 
 
 def _require_numbers(frame: pl.LazyFrame, source: str) -> None:

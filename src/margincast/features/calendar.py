@@ -12,6 +12,9 @@ from margincast.features.library import feature
 
 HOURS_A_WEEK = 168
 
+FIRST_CLOSE = "first_close"
+"""Column beside decision times: close of the contract's first bar, which a window may not hold."""
+
 # not divided by: polars divides one row, but multiplies several by the reciprocal
 _HOUR_MICROSECONDS = 3_600_000_000
 
@@ -87,7 +90,7 @@ def days_since_listing(most_days: float) -> pl.Expr:
     """
     if not 0 < most_days < math.inf:
         raise InputError(f"days_since_listing: most_days must be above 0, found {most_days:g}")
-    age = (pl.col("ts") - pl.col("ts").first()).dt.total_microseconds()
+    age = (pl.col("ts") - pl.col(FIRST_CLOSE)).dt.total_microseconds()
     return (age * (1 / (24 * _HOUR_MICROSECONDS))).clip(0, most_days)
 
 

@@ -14,6 +14,9 @@ SOURCES = FAMILIES
 
 _FAMILIES: dict[Family, tuple[str, str]] = {
     "bars": ("Bars", "known at the bar's close"),
+    "derivatives": ("Derivatives", "from bars, and states known by their close"),
+    "implied_vol": ("Implied volatility", "of the leader, from an index known by the bar's close"),
+    "options": ("Options", "of the leader, from the option chain known by the bar's close"),
     "book": ("Order book", "from snapshots known by the decision, reduced to each interval"),
     "trades": ("Trade flow", "from trades known by the decision, reduced to each interval"),
     "market": ("Market", "over all contracts at the same decision"),

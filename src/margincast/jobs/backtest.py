@@ -40,14 +40,20 @@ class Backtest:
     report: Path
 
 
-def backtest(spec: Path, data: Path | None, out: Path | None, overrides: Sequence[str]) -> Backtest:
+def backtest(
+    spec: Path,
+    data: Path | None,
+    out: Path | None,
+    overrides: Sequence[str],
+    cache: str | None = None,
+) -> Backtest:
     """Run the backtest of a training job and write forecasts, summary and report.
 
     Raises:
         InputError: see the rooms it walks through.
     """
     job = load_spec(spec, TrainingJob, overrides)
-    setting = Setting.of(spec, data, out, job.name)
+    setting = Setting.of(spec, data, out, job.name, cache)
     workload = prepare(job, setting)
     result = run_backtest(workload, setting)
     output.print(model_table(result.evaluation, job.target.levels))
@@ -65,8 +71,10 @@ def prepare(job: TrainingJob, setting: Setting) -> Workload:
             f"the gate cannot pass: gate.gated_levels {unknown} are not among target.levels "
             f"{list(job.target.levels)}"
         )
-    workload = build_workload(job, setting.workspace, setting.data_root(job.data))
+    root = setting.data_root(job.data)
+    workload = build_workload(job, setting.workspace, root, setting.cache)
     say(describe(workload))
+    setting.say_what_was_reused()
     for finding in found(workload.findings):
         if finding.table in {"bars", "book", "trades"}:
             say(

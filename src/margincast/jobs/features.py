@@ -1,98 +1,188 @@
 """``margincast features build``: a feature set on a folder of market data, as one Parquet file."""
 
 import json
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
+from rich.table import Table
+
 from margincast.core.errors import InputError
-from margincast.core.time import format_duration
-from margincast.data.bars import usual_step
-from margincast.data.files import SUFFIX
-from margincast.data.quality import found
+from margincast.data.quality import Finding, found
 from margincast.data.writing import write_table
-from margincast.features.pipeline import build_features
-from margincast.jobs.console import say
+from margincast.features.pipeline import FeatureTable, build_features
+from margincast.features.sources import Sources
+from margincast.features.tables import readings_of
+from margincast.jobs.console import output, progress, say
+from margincast.jobs.market_folder import choose_data
 from margincast.jobs.setting import Setting
 from margincast.specs.features import FeatureSet
-from margincast.specs.loading import apply_overrides, load_spec, validate_spec
-from margincast.specs.training import Data
+from margincast.specs.loading import load_spec
 from margincast.training.workload import read_market
 
+MOST_CONTRACTS = 40
+"""Contracts that the table on the screen names; all stand in ``features.json``."""
 
-def build(spec: Path, data: Path | None, out: Path | None, overrides: list[str]) -> Path:
+WORST_COLUMNS = 10
+"""Columns with most NaN that the screen names."""
+
+
+def build(
+    spec: Path,
+    data: Path | None,
+    out: Path | None,
+    overrides: list[str],
+    cache: str | None = None,
+) -> Path:
     """Build a feature set and write ``features.parquet`` and ``features.json``.
 
-    ``--data`` is a folder with ``bars/``, ``book/`` or ``trades/`` below it, or a folder of bars.
-    Overrides of ``data.*`` say which entries to read, as in a training spec; others change the set.
+    ``--data`` is a folder as :func:`margincast.jobs.market_folder.choose_data` reads it. Tables
+    that the set reads and the data does not hold are reported, and their columns are NaN; a
+    training job would refuse them. Overrides of ``data.*`` say which entries to read, as in a
+    training spec; others change the set.
 
     Returns:
         The Parquet file.
+
+    Raises:
+        InputError: data that is there breaks a rule, or there is nothing to build on.
     """
-    own = [text for text in overrides if not text.startswith("data.")]
-    feature_set = load_spec(spec, FeatureSet, own)
-    setting = Setting.of(spec, data, out, f"features-{feature_set.name}")
-    chosen = _data_entries(setting.root, feature_set, overrides)
-    market = read_market(chosen, feature_set, setting.root)
-    table = build_features(feature_set, market.sources)
+    named = [text for text in overrides if text.startswith("data.")]
+    feature_set = load_spec(spec, FeatureSet, [text for text in overrides if text not in named])
+    setting = Setting.of(spec, data, out, f"features-{feature_set.name}", cache)
+    _require_folder(setting.out)
+    chosen = choose_data(setting.root, feature_set, named)
+    market = read_market(chosen, feature_set, setting.root, require_all=False)
+    sources = market.sources
+    with progress("features", _pieces(feature_set, sources)) as counter:
+        table = build_features(feature_set, sources, setting.cache, counter.advance)
+    setting.say_what_was_reused()
     findings = found((*market.findings, *table.findings))
     path = setting.out / "features.parquet"
     write_table(table.frame, path)
+    causes = _causes(feature_set, table.findings)
+    contracts = _contracts(table)
     record = {
         "feature_set": feature_set.model_dump(mode="json"),
         "feature_set_hash": table.feature_set_hash,
         "data_digest": market.digest,
         "units": dict(table.units),
+        "contracts": contracts.to_dict(orient="records"),
+        "not_known": causes.to_dict(orient="records"),
         "findings": [finding.as_record() for finding in findings],
     }
     (setting.out / "features.json").write_text(
         json.dumps(record, indent=1) + "\n", encoding="utf-8"
     )
-    frame = table.frame
+    for shown in (
+        _contract_table(contracts),
+        _cause_table(feature_set, causes, len(table.frame)),
+        _column_table(causes, len(table.frame)),
+    ):
+        if shown.row_count:
+            output.print(shown)
     say(
-        f"{len(frame):,} decisions x {len(table.units)} features of {frame['symbol'].nunique()} "
-        f"contracts, {frame['ts'].min():%F %H:%M} to {frame['ts'].max():%F %H:%M}; "
-        f"{len(findings)} kinds of irregularity counted in features.json"
+        f"{len(table.frame):,} decisions x {len(table.units)} features of {len(contracts)} "
+        f"contracts; {len(findings)} kinds of irregularity counted in features.json"
     )
     return path
 
 
-def _data_entries(root: Path, feature_set: FeatureSet, overrides: list[str]) -> Data:
-    """Say what to read: what ``--set data.*`` names, else what lies in the folder and fits."""
-    named = [text for text in overrides if text.startswith("data.")]
-    raw: dict[str, object] = {}
-    if not any(text.startswith(("data.bars", "data.book=")) for text in named):
-        wanted = {"bars": True, "book": feature_set.book, "trades": feature_set.trades}
-        raw = {
-            table: entries
-            for table, use in wanted.items()
-            if use and (entries := _entries(root, table, feature_set.grid.interval))
-        }
-        if not raw and any(root.glob(f"*{SUFFIX}")):
-            raw = {"book" if feature_set.book else "bars": ["."]}
-        if feature_set.book and "book" in raw:
-            raw.pop("bars", None)
-    if not raw and not named:
-        raise InputError(
-            f"{root} holds neither bars/ nor book/ nor Parquet files; name what to read with "
-            "--set data.bars=FOLDER or --set data.book=FOLDER"
+def _require_folder(out: Path) -> None:
+    """Refuse an output that cannot be a folder before the long work."""
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file; --out takes a folder")
+
+
+def _pieces(feature_set: FeatureSet, sources: Sources) -> int:
+    """Tables of contracts that a build goes through."""
+    books = sources.books.frames if sources.books is not None and feature_set.book else ()
+    trades = sources.trades.frames if sources.trades is not None and feature_set.trades else ()
+    return len(sources.bars.frames) + len(books) + len(trades)
+
+
+def _causes(feature_set: FeatureSet, findings: Iterable[Finding]) -> pd.DataFrame:
+    """Features not known: one row a column and cause, with the column's family, most first."""
+    readings = readings_of(feature_set)
+    rows = [
+        (readings[finding.symbol].family, finding.symbol, finding.what, finding.count)
+        for finding in findings
+        if finding.table == "features" and finding.symbol in readings and finding.count
+    ]
+    frame = pd.DataFrame(rows, columns=["family", "column", "cause", "count"])
+    return frame.sort_values(["count", "column"], ascending=[False, True], ignore_index=True)
+
+
+def _contracts(table: FeatureTable) -> pd.DataFrame:
+    """Decisions of each contract, from when to when, and the share of its features not known."""
+    unknown = table.frame[list(table.units)].isna().mean(axis=1).rename("unknown")
+    by_contract = table.frame[["symbol", "ts"]].join(unknown).groupby("symbol")
+    frame = by_contract.agg(
+        decisions=("ts", "size"),
+        first=("ts", "min"),
+        last=("ts", "max"),
+        unknown=("unknown", "mean"),
+    ).reset_index()
+    return frame.assign(
+        **{name: frame[name].map(pd.Timestamp.isoformat) for name in ("first", "last")}
+    )
+
+
+def _contract_table(contracts: pd.DataFrame) -> Table:
+    shown = Table(title="Decisions")
+    shown.add_column("contract")
+    shown.add_column("decisions", justify="right")
+    for name in ("first", "last"):
+        shown.add_column(f"{name} (UTC)")
+    shown.add_column("NaN", justify="right")
+    for row in contracts.head(MOST_CONTRACTS).to_dict(orient="records"):
+        shown.add_row(
+            str(row["symbol"]),
+            f"{row['decisions']:,}",
+            *(str(row[name])[:16].replace("T", " ") for name in ("first", "last")),
+            f"{row['unknown']:.2%}",
         )
-    return validate_spec(apply_overrides({"data": raw}, named)["data"], Data, "data")
+    if len(contracts) > MOST_CONTRACTS:
+        shown.caption = f"{len(contracts) - MOST_CONTRACTS} more stand in features.json"
+    return shown
 
 
-def _entries(root: Path, table: str, interval: timedelta) -> list[str]:
-    """Folders below ``root/table`` with Parquet files; bars only at the feature set's interval."""
-    folder = root / table
-    if not folder.is_dir():
-        return []
-    if any(folder.glob(f"*{SUFFIX}")):
-        return [table]
-    entries = []
-    for path in sorted(folder.iterdir()):
-        first = min(path.glob(f"*{SUFFIX}"), default=None) if path.is_dir() else None
-        if first is None:
-            continue
-        if table == "bars" and usual_step(first) != interval:
-            say(f"left out: {path} (its bars are not {format_duration(interval)} apart)")
-            continue
-        entries.append(f"{table}/{path.name}")
-    return entries
+def _cause_table(feature_set: FeatureSet, causes: pd.DataFrame, decisions: int) -> Table:
+    """Share of values not known: a row a family and cause."""
+    sizes = Counter(reading.family for reading in readings_of(feature_set).values())
+    shown = Table(title="NaN by family and cause")
+    for name in ("family", "cause"):
+        shown.add_column(name)
+    for name in ("columns", "NaN", "of all values"):
+        shown.add_column(name, justify="right")
+    for family, size in sizes.items():
+        of_family = causes[causes["family"] == family]
+        values = size * decisions
+        total = int(of_family["count"].sum())
+        shown.add_row(family, "all", str(size), f"{total:,}", f"{total / values:.3%}", style="bold")
+        by_cause = of_family.groupby("cause").agg(
+            columns=("column", "nunique"), NaN=("count", "sum")
+        )
+        for cause, row in by_cause.sort_values("NaN", ascending=False).iterrows():
+            share = f"{row['NaN'] / values:.3%}"
+            shown.add_row("", str(cause), str(row["columns"]), f"{row['NaN']:,}", share)
+    return shown
+
+
+def _column_table(causes: pd.DataFrame, decisions: int) -> Table:
+    """Columns with most values not known, and why."""
+    shown = Table(title="Columns with most NaN")
+    shown.add_column("column")
+    for name in ("NaN", "share"):
+        shown.add_column(name, justify="right")
+    shown.add_column("main cause")
+    total = causes.groupby("column", sort=False)["count"].sum()
+    # the rows of a column are sorted, most first
+    cause = causes.drop_duplicates("column").set_index("column")["cause"]
+    worst = total.sort_values(ascending=False, kind="stable").head(WORST_COLUMNS)
+    for column, count in worst.items():
+        name = str(column)
+        shown.add_row(name, f"{count:,}", f"{count / decisions:.2%}", cause.loc[name])
+    return shown

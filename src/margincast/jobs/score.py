@@ -59,7 +59,9 @@ def run(
     data: Path | None,
     out: Path | None,
     overrides: Sequence[str],
+    *,
     at: str | None = None,
+    cache: str | None = None,
 ) -> Scoring:
     """Score the latest data with the champion and write ``margin_levels.parquet``.
 
@@ -73,10 +75,11 @@ def run(
         overrides: ``section.key=value`` texts; those of ``data.*`` change where the champion's
             training spec says its data lies, the others change the policy.
         at: moment of use, or ``now``; the newest time in the data when absent.
+        cache: folder of built features, or ``none``; that of the workspace when absent.
     """
     of_data = [text for text in overrides if text.startswith("data.")]
     policy = load_spec(spec, MarginPolicy, [text for text in overrides if text not in of_data])
-    setting = Setting.of(spec, data, out, f"score-{policy.name}")
+    setting = Setting.of(spec, data, out, f"score-{policy.name}", cache)
     schedule = load_spec(setting.workspace / policy.schedule.file, BaseSchedule)
     require_policy_fits(policy, schedule)
     moment = None if at is None else _moment(at)
@@ -137,7 +140,8 @@ def _scored(
     places = _places(job.data, data_overrides)
     root = setting.data_root(places)
     market = read_market(places, feature_set, root)
-    table = build_features(feature_set, market.sources)
+    table = build_features(feature_set, market.sources, setting.cache)
+    setting.say_what_was_reused()
     newest = table.frame["ts"].max().to_pydatetime()
     at = moment or newest
     known = table.frame.loc[table.frame["ts"] <= at]

@@ -47,14 +47,20 @@ class Training:
     """``champion``, ``challenger``, or empty when the gate failed."""
 
 
-def run(spec: Path, data: Path | None, out: Path | None, overrides: Sequence[str]) -> Training:
+def run(
+    spec: Path,
+    data: Path | None,
+    out: Path | None,
+    overrides: Sequence[str],
+    cache: str | None = None,
+) -> Training:
     """Run a training job; see the module and ``training/README.md``.
 
     Raises:
         InputError: see the rooms it walks through; nothing is registered then.
     """
     job = load_spec(spec, TrainingJob, overrides)
-    setting = Setting.of(spec, data, out, job.name)
+    setting = Setting.of(spec, data, out, job.name, cache)
     workload = prepare(job, setting)
     # bad input must leave nothing behind, not even an empty store; a store that is down must be
     # found out before the long work

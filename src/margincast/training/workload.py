@@ -3,6 +3,7 @@
 The single road from raw files to decisions, walked by training, backtest and scoring alike.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,18 @@ from margincast.core.time import format_duration
 from margincast.data.bars import BarTable, read_bars
 from margincast.data.book import read_books
 from margincast.data.files import find_table_files
+from margincast.data.formats.source import Stamp, stamp_of
 from margincast.data.mid_bars import mid_bars
+from margincast.data.option_chains import read_option_chains
 from margincast.data.quality import Finding
+from margincast.data.states import read_states
 from margincast.data.trades import read_trades
+from margincast.data.underlyings import LEADER_TABLES, unmatched
+from margincast.features.alignment import tables_read
+from margincast.features.cache import FeatureCache
 from margincast.features.pipeline import FeatureTable, build_features
-from margincast.features.sources import Sources
+from margincast.features.plan import Plan
+from margincast.features.sources import Origin, Sources
 from margincast.models.catalogue import make_forecaster
 from margincast.models.protocol import Forecaster, Panel
 from margincast.specs.features import FeatureSet
@@ -25,16 +33,12 @@ from margincast.specs.training import Data, TrainingJob
 from margincast.training.panel import assemble_panel
 from margincast.training.targets import bars_in, outcome_table
 
-TABLES = (
-    "bars",
-    "book",
-    "trades",
-    "funding",
-    "open_interest",
-    "liquidations",
-    "implied_vol",
-    "options",
-)
+STATE_TABLES = ("funding", "open_interest", "liquidations", "implied_vol", "options")
+"""Tables whose symbols may be underlyings: they find their contracts, and ``data.symbols`` does not
+pick them.
+"""
+
+TABLES = ("bars", "book", "trades", *STATE_TABLES)
 """Tables that a spec's ``[data]`` can name."""
 
 
@@ -87,20 +91,27 @@ def load_feature_set(job: TrainingJob, workspace: Path) -> FeatureSet:
     return load_spec(workspace / job.features.set, FeatureSet)
 
 
-def read_market(data: Data, feature_set: FeatureSet, root: Path) -> Market:
+def read_market(
+    data: Data, feature_set: FeatureSet, root: Path, *, require_all: bool = True
+) -> Market:
     """Read everything a spec's ``[data]`` names.
+
+    Args:
+        data: what to read.
+        feature_set: what it is read for.
+        root: folder that data paths start at.
+        require_all: refuse a table that the set reads and ``[data]`` does not name; otherwise its
+            columns are not known, which :func:`build_features` reports.
 
     Raises:
         InputError: data is missing or breaks a rule.
     """
-    for table in ("book", "trades"):
-        if getattr(feature_set, table) and not getattr(data, table):
-            raise InputError(
-                f"feature set {feature_set.name} has [[{table}]] features, but data.{table} names "
-                f"nothing to read; name it, or choose a feature set without them"
-            )
+    if require_all:
+        _require_tables(data, feature_set)
     grid = feature_set.grid
     findings: list[Finding] = []
+    # taken before anything is read: what changes from here on is noticed
+    origins = data_origins(data, root)
     trades = read_trades(root, data.trades, data.symbols) if data.trades else None
     books = None
     if data.book:
@@ -115,38 +126,106 @@ def read_market(data: Data, feature_set: FeatureSet, root: Path) -> Market:
         assert books is not None
         bars = mid_bars(books, grid.interval, trades)
     findings += bars.findings
-    sources = Sources(bars, books, trades)
-    return Market(sources, data_digest(data, root), tuple(findings))
+    states = {
+        table: read_option_chains(root, entries)
+        if table == "options"
+        else read_states(root, entries, table)
+        for table in STATE_TABLES
+        if (entries := getattr(data, table))
+    }
+    for table, rows in states.items():
+        findings += [*rows.findings, *unmatched(table, rows.frames, bars.frames, grid.leader)]
+    sources = Sources(bars, books, trades, states, origins)
+    return Market(sources, _digest_over(origins), tuple(findings))
+
+
+def _require_tables(data: Data, feature_set: FeatureSet) -> None:
+    """Refuse a section of the feature set whose table the data does not name.
+
+    Raises:
+        InputError: says which section, and what to name.
+    """
+    reads = {
+        table: table for table in ("book", "trades", *LEADER_TABLES) if getattr(feature_set, table)
+    }
+    if feature_set.derivatives:
+        own = Plan.of(feature_set).own
+        columns = {name for column in own for name in column.expression.meta.root_names()}
+        reads |= dict.fromkeys(tables_read(columns), "derivatives")
+    for table, section in reads.items():
+        if not getattr(data, table):
+            raise InputError(
+                f"feature set {feature_set.name} has [[{section}]] features, but data.{table} "
+                "names nothing to read; name it, or choose a feature set without them"
+            )
 
 
 def data_digest(data: Data, root: Path) -> str:
     """SHA-256 over the content of every file a spec's ``[data]`` names."""
-    files = {}
+    return _digest_over(data_origins(data, root))
+
+
+def data_origins(data: Data, root: Path) -> dict[str, dict[str, Origin]]:
+    """Digest every file a spec's ``[data]`` names, once: by table and contract."""
+    digested: dict[Path, tuple[Stamp, str]] = {}
+    origins: dict[str, dict[str, Origin]] = {}
     for table in TABLES:
         entries = getattr(data, table)
-        if entries:
-            found, _ = find_table_files(root, entries, data.symbols, table)
-            for file in found:
-                for number, path in enumerate(file.paths):
-                    files[f"{table}/{file.symbol}/{number}"] = digest_of_file(path)
-    return digest_of(files)
+        if not entries:
+            continue
+        symbols = () if table in STATE_TABLES else data.symbols
+        found, _ = find_table_files(root, entries, symbols, table)
+        origins[table] = {}
+        for file in found:
+            for path in file.paths:
+                if path not in digested:
+                    digested[path] = stamp_of(path), digest_of_file(path)
+            stamps, digests = zip(*(digested[path] for path in file.paths), strict=True)
+            known_after = data.book_known_after if table == "book" else None
+            reading = f"{file.symbol_in_file} {file.in_order} {known_after}"
+            origins[table][file.symbol] = Origin(digests, stamps, reading)
+    return origins
 
 
-def build_workload(job: TrainingJob, workspace: Path, root: Path) -> Workload:
+def _digest_over(origins: Mapping[str, Mapping[str, Origin]]) -> str:
+    return digest_of(
+        {
+            f"{table}/{symbol}/{number}": digest
+            for table, of_table in origins.items()
+            for symbol, origin in of_table.items()
+            for number, digest in enumerate(origin.digests)
+        }
+    )
+
+
+def build_workload(
+    job: TrainingJob, workspace: Path, root: Path, cache: FeatureCache | None = None
+) -> Workload:
     """Read data, build features, compute outcomes and join them.
 
     Args:
         job: the training spec.
         workspace: folder that spec paths start at.
         root: folder that data paths start at.
+        cache: of built features; see :func:`margincast.features.pipeline.build_features`.
 
     Raises:
         InputError: anything about the data that would make a number wrong.
     """
     feature_set = load_feature_set(job, workspace)
-    market = read_market(job.data, feature_set, root)
+    return workload_of(job, feature_set, read_market(job.data, feature_set, root), cache)
+
+
+def workload_of(
+    job: TrainingJob, feature_set: FeatureSet, market: Market, cache: FeatureCache | None = None
+) -> Workload:
+    """Build features and outcomes of market data that was read, and join them.
+
+    Raises:
+        InputError: see :func:`build_workload`.
+    """
     bars_in(job.target.horizon, market.bars.interval)
-    table = build_features(feature_set, market.sources)
+    table = build_features(feature_set, market.sources, cache)
     _require_columns("model.scale.columns", job.model.scale.columns, job, table)
     if "ewma_fhs" in job.backtest.peers:
         _require_columns("model.peers.ewma_column", (job.model.peers.ewma_column,), job, table)

@@ -25,15 +25,23 @@ from margincast.features.order_book.flow import (
     order_flow_imbalance_at,
     quote_intensity,
 )
-from margincast.features.order_book.reduction import column_units, on_decisions, reduce_book
+from margincast.features.order_book.reduction import (
+    column_units,
+    on_decisions,
+    over_windows,
+    reduce_book,
+    summarise_book,
+)
 from margincast.features.order_book.spread import (
     effective_spread,
     microprice_deviation,
     relative_spread,
 )
+from margincast.features.order_book.summary import BookSummary, memory_of, summarise_snapshots
 
 __all__ = [
     "FLOW_GAP",
+    "BookSummary",
     "ask_depth_usd_within",
     "bid_depth_usd_within",
     "book_convexity",
@@ -48,11 +56,15 @@ __all__ = [
     "imbalance",
     "imbalance_within",
     "log_depth_usd",
+    "memory_of",
     "microprice_deviation",
     "on_decisions",
     "order_flow_imbalance",
     "order_flow_imbalance_at",
+    "over_windows",
     "quote_intensity",
     "reduce_book",
     "relative_spread",
+    "summarise_book",
+    "summarise_snapshots",
 ]

@@ -7,7 +7,8 @@ A book too short for the size is a state of its own: the cost is not known, and
 import numpy as np
 
 from margincast.core.errors import InputError
-from margincast.features.order_book.snapshots import FloatArray, Side, Snapshots, book_feature
+from margincast.features.order_book.sides import FloatArray, Side
+from margincast.features.order_book.snapshots import Snapshots, book_feature
 
 
 @book_feature("fraction")
@@ -37,7 +38,9 @@ def depth_shortage(book: Snapshots, notional_usd: float) -> FloatArray:
     Its mean is the share of snapshots in which one of the costs to trade is not known.
     """
     size = _size_to_trade(book, notional_usd)
-    short = (book.bid.cumulative_size[-1] < size) | (book.ask.cumulative_size[-1] < size)
+    deepest = book.levels - 1
+    short = book.bid.cumulative_size.at(deepest) < size
+    short |= book.ask.cumulative_size.at(deepest) < size
     return short.astype(np.float64)
 
 
@@ -45,27 +48,32 @@ def walked_cost(book: Snapshots, side: Side, notional_usd: float) -> FloatArray:
     """Cost of trading against one side of the book, best level first, in fractions of the mid.
 
     The whole size pays the distance of the best level, and what passes each level pays the step to
-    the next. Sums of steps, not of prices, keep a cost near zero exact.
+    the next. Sums of steps, not of prices, keep a cost near zero exact. Walked once a block
+    for each notional; not to be written to.
 
     Raises:
         InputError: the notional is not above 0 USD.
     """
-    size = _size_to_trade(book, notional_usd)
-    distance, depth, largest = side.distance_usd, side.cumulative_size, size.max()
-    cost = distance[0] * size
-    for level in range(1, len(distance)):
-        if depth[level - 1].min() >= largest:
-            break  # filled by here in every snapshot of the block
-        passing = size - depth[level - 1]
-        np.maximum(passing, 0.0, out=passing)
-        passing *= distance[level] - distance[level - 1]
-        cost += passing
-    cost /= notional_usd
-    cost[depth[-1] < size] = np.nan
-    return cost
+    if notional_usd not in side.costs:
+        size = _size_to_trade(book, notional_usd)
+        largest, deepest = size.max(), book.levels - 1
+        cost = side.distance_usd.at(0) * size
+        passing = side.scratch.take(len(size))
+        for level in range(deepest):
+            if side.least_cumulative_size(level) >= largest:
+                break  # filled by here in every snapshot of the block
+            np.subtract(size, side.cumulative_size.at(level), out=passing)
+            np.maximum(passing, 0.0, out=passing)
+            passing *= side.step_usd.at(level)
+            cost += passing
+        cost /= notional_usd
+        cost[side.cumulative_size.at(deepest) < size] = np.nan
+        side.costs[notional_usd] = cost
+    return side.costs[notional_usd]
 
 
 def _size_to_trade(book: Snapshots, notional_usd: float) -> FloatArray:
     if not 0 < notional_usd < float("inf"):
         raise InputError(f"a notional to trade must be above 0 USD, found {notional_usd:g}")
-    return notional_usd / book.mid
+    size: FloatArray = notional_usd / book.mid
+    return size

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from margincast.features.order_book.snapshots import FloatArray, Side, Snapshots, book_feature
+from margincast.features.order_book.sides import FloatArray, Side
+from margincast.features.order_book.snapshots import Snapshots, book_feature
 
 SLOPE_UNIT_USD = 1e6
 """A book slope is a fraction of the mid for each million USD of depth."""
@@ -15,7 +16,7 @@ def imbalance(book: Snapshots, level_count: float) -> FloatArray:
     Stoikov (2018) doi:10.1080/14697688.2018.1489139. Known at every snapshot.
     """
     count = book.whole_level("imbalance", level_count)
-    bid, ask = book.bid.cumulative_size[count - 1], book.ask.cumulative_size[count - 1]
+    bid, ask = book.bid.cumulative_size.at(count - 1), book.ask.cumulative_size.at(count - 1)
     return (bid - ask) / (bid + ask)
 
 
@@ -51,7 +52,7 @@ def ask_depth_usd_within(book: Snapshots, distance_bps: float) -> FloatArray:
 def log_depth_usd(book: Snapshots, level_count: float) -> FloatArray:
     """Log of the USD notional on both sides of the best ``level_count`` levels."""
     count = book.whole_level("log_depth_usd", level_count)
-    total = book.bid.cumulative_usd[count - 1] + book.ask.cumulative_usd[count - 1]
+    total = book.bid.cumulative_usd.at(count - 1) + book.ask.cumulative_usd.at(count - 1)
     return np.log(total, out=total)
 
 
@@ -62,7 +63,7 @@ def depth_asymmetry(book: Snapshots, level_count: float) -> FloatArray:
     Unlike :func:`imbalance` it goes on growing as one side empties.
     """
     count = book.whole_level("depth_asymmetry", level_count)
-    ratio = book.bid.cumulative_usd[count - 1] / book.ask.cumulative_usd[count - 1]
+    ratio = book.bid.cumulative_usd.at(count - 1) / book.ask.cumulative_usd.at(count - 1)
     return np.log(ratio, out=ratio)
 
 
@@ -95,21 +96,9 @@ def book_convexity(book: Snapshots, level_count: float) -> FloatArray:
 
 
 def _slope_usd(side: Side, count: int) -> FloatArray:
-    products, squares = np.zeros_like(side.mid), np.zeros_like(side.mid)
-    term = np.empty_like(side.mid)
-    for level in range(count):
-        depth = side.cumulative_usd[level]
-        if not side.complete:
-            depth = np.where(side.there[level], depth, 0.0)
-        products += np.multiply(depth, side.distance_usd[level], out=term)
-        squares += np.multiply(depth, depth, out=term)
-    products /= squares
-    return products
+    return side.distance_products.over(count) / side.depth_squares.over(count)
 
 
 def _convexity(side: Side, count: int) -> FloatArray:
-    distance, notional = side.distance_usd, side.notional_usd
-    twice_area = distance[0] * notional[0]
-    for level in range(1, count):
-        twice_area += (distance[level] + distance[level - 1]) * notional[level]
-    return 1 - twice_area / (distance[count - 1] * side.cumulative_usd[count - 1])
+    rectangle = side.distance_usd.at(count - 1) * side.cumulative_usd.at(count - 1)
+    return 1 - side.twice_area.over(count) / rectangle

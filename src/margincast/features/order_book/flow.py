@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from margincast.core.errors import InputError
-from margincast.features.order_book.snapshots import FloatArray, Snapshots, book_feature
+from margincast.features.order_book.sides import FloatArray
+from margincast.features.order_book.snapshots import Snapshots, book_feature
 
 FLOW_GAP = timedelta(seconds=3)
 """Longest time between two snapshots across which order flow is inferred."""
@@ -30,10 +31,7 @@ def order_flow_imbalance(book: Snapshots, level_count: float) -> FloatArray:
     first snapshot and after a hole longer than ``FLOW_GAP``.
     """
     count = book.whole_level("order_flow_imbalance", level_count)
-    flow, depth = book.flow(0)
-    for level in range(1, count):
-        more = book.flow(level)
-        flow, depth = flow + more[0], depth + more[1]
+    flow, depth = book.total_flow.over(count), book.total_flow_depth.over(count)
     return _since_before(book, flow / depth)
 
 
@@ -46,8 +44,8 @@ def order_flow_imbalance_at(book: Snapshots, level: float) -> FloatArray:
     :func:`order_flow_imbalance`. Null for a first snapshot, after a hole longer than ``FLOW_GAP``,
     and where neither side holds anything at the level in both snapshots.
     """
-    flow, depth = book.flow(book.whole_level("order_flow_imbalance_at", level) - 1)
-    return _since_before(book, flow / depth)
+    place = book.whole_level("order_flow_imbalance_at", level) - 1
+    return _since_before(book, book.flow.at(place) / book.flow_depth.at(place))
 
 
 @book_feature("number", argument="nothing")
@@ -61,7 +59,7 @@ def quote_intensity(book: Snapshots) -> FloatArray:
     changed = np.zeros(max(len(book.ts) - 1, 0), dtype=np.bool_)
     for quote in (book.bid.price[0], book.bid.size[0], book.ask.price[0], book.ask.size[0]):
         changed |= quote[1:] != quote[:-1]
-    return _since_before(book, changed * 1e6 / np.diff(book.ts))
+    return _since_before(book, changed * 1e6 / book.passed)
 
 
 def _recovery_memory(seconds: float) -> timedelta:
@@ -88,11 +86,11 @@ def depth_recovery(book: Snapshots, seconds: float) -> FloatArray:
     """
     _recovery_memory(seconds)
     count = min(RECOVERY_LEVELS, book.levels) - 1
-    depth = book.bid.cumulative_usd[count] + book.ask.cumulative_usd[count]
+    depth = book.bid.cumulative_usd.at(count) + book.ask.cumulative_usd.at(count)
     lost = np.zeros_like(depth)
     lost[1:] = depth[:-1] - depth[1:]
     dropped = np.zeros(len(depth), dtype=np.bool_)
-    dropped[1:] = (lost[1:] >= DROP_SHARE * depth[:-1]) & (np.diff(book.ts) <= _GAP)
+    dropped[1:] = (lost[1:] >= DROP_SHARE * depth[:-1]) & (book.passed <= _GAP)
     then = book.ts - round(seconds * 1e6)
     at: npt.NDArray[np.intp] = np.searchsorted(book.ts, then, side="right") - 1
     known = (at >= 0) & dropped[at] & (then - book.ts[at] <= _GAP)
@@ -101,6 +99,10 @@ def depth_recovery(book: Snapshots, seconds: float) -> FloatArray:
 
 def _since_before(book: Snapshots, change: FloatArray) -> FloatArray:
     """One value a snapshot, from the second on, not known across a hole."""
-    values = np.full(len(book.ts), np.nan)
-    values[1:] = np.where(np.diff(book.ts) <= _GAP, change, np.nan)
+    values = np.empty(len(book.ts))
+    values[:1] = np.nan
+    values[1:] = change
+    far = book.passed > _GAP
+    if far.any():
+        values[1:][far] = np.nan
     return values

@@ -1,33 +1,21 @@
 """From snapshots to decisions: run the book features of a set over a book in one pass.
 
-The book streams through in bounded batches. Each block of snapshots is small enough for the
-processor's cache, every feature of the set is computed while it is there, and only their values are
-kept until their interval is complete.
+In two steps: what the snapshots of each interval leave behind, and windows over these intervals.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from margincast.data.intervals import bar_open
 from margincast.data.schemas import book_columns
-from margincast.features.library import Unit
-from margincast.features.order_book.snapshots import FloatArray, Snapshots, as_arrays
-from margincast.features.order_book.statistics import Intervals, Signal, signals_of
+from margincast.features.library import Unit, Window
+from margincast.features.order_book.statistics import rolling_total, signals_of
+from margincast.features.order_book.summary import BookSummary
 from margincast.specs.features import Feature
 
 READ_ROWS = 32_768
 """Snapshots decoded at a time; 20 levels of them take 21 MB."""
-
-BLOCK_ROWS = 2_048
-"""Snapshots computed together: 20 levels of them take 1.3 MB, and stay in cache."""
-
-_MICROSECOND = timedelta(microseconds=1)
-_Times = npt.NDArray[np.int64]
 
 
 def column_units(entries: Sequence[Feature], interval: timedelta) -> dict[str, Unit]:
@@ -57,6 +45,61 @@ def reduce_book(
 ) -> pl.DataFrame:
     """Reduce snapshots to what was known at each decision.
 
+    :func:`summarise_book` and, of what it returns, :func:`over_windows`.
+
+    Args:
+        book: snapshots as :class:`margincast.data.book.BookTable` holds them.
+        levels: book levels on each side.
+        entries: the ``book`` lines of a feature set.
+        interval: distance between decisions.
+        minimum_present: share of a window's intervals that must hold a known value.
+
+    Raises:
+        InputError: see :func:`column_units`; or the book has fewer levels than a feature needs.
+    """
+    summaries = summarise_book(book, levels, entries, interval)
+    return over_windows(summaries, entries, interval, minimum_present)
+
+
+def summarise_book(
+    book: pl.LazyFrame, levels: int, entries: Sequence[Feature], interval: timedelta
+) -> pl.DataFrame:
+    """Reduce snapshots to one row an interval, in one pass in bounded memory.
+
+    Args:
+        book: snapshots as :class:`margincast.data.book.BookTable` holds them.
+        levels: book levels on each side.
+        entries: the ``book`` lines of a feature set.
+        interval: length of an interval; one holds the snapshots known in (ts, ts + interval].
+
+    Returns:
+        ``ts``, the open of each interval that holds a snapshot, in time order, and what its
+        snapshots leave behind: columns ``{function}[_{value}] {summary}``, float64, where summary
+        is ``last``, ``minimum``, ``count`` (of known values), ``sum``, ``squares``, ``weight``
+        (seconds) and ``weighted`` (sum of value times seconds), as far as a statistic needs it.
+        An interval's row depends on its own snapshots, and on those before it that a function
+        looks back to, and on nothing else.
+
+    Raises:
+        InputError: see :func:`column_units`; or the book has fewer levels than a feature needs.
+    """
+    summary = BookSummary(levels, entries, interval)
+    stream = book.select("ts", "known_at", *book_columns(levels))
+    for batch in stream.collect_batches(
+        chunk_size=READ_ROWS, maintain_order=True, engine="streaming"
+    ):
+        summary.add(batch)
+    return summary.finish()
+
+
+def over_windows(
+    summaries: pl.DataFrame,
+    entries: Sequence[Feature],
+    interval: timedelta,
+    minimum_present: float,
+) -> pl.DataFrame:
+    """Take the statistics of a feature set over windows of intervals.
+
     ``last`` is the value at the last snapshot known in (ts - interval, ts]; ``mean`` and
     ``deviation`` (population, null for fewer than two values) are those of all snapshots known in
     (ts - window, ts] whose value is known, each with the same weight, from sums and sums of squares
@@ -66,8 +109,7 @@ def reduce_book(
     the share equal to it, itself included; above 0 and below 1.
 
     Args:
-        book: snapshots as :class:`margincast.data.book.BookTable` holds them.
-        levels: book levels on each side.
+        summaries: what :func:`summarise_book` returns for the same lines and interval.
         entries: the ``book`` lines of a feature set.
         interval: distance between decisions.
         minimum_present: share of a window's intervals that must hold a known value.
@@ -77,25 +119,33 @@ def reduce_book(
         the columns of :func:`column_units`, float64, null where not known.
 
     Raises:
-        InputError: see :func:`column_units`; or the book has fewer levels than a feature needs.
+        InputError: see :func:`column_units`.
     """
+    grid = on_decisions(summaries, interval)
+    same = _equal_columns(grid)
+    totals: dict[str, pl.Expr] = {}
+
+    def total(what: str, known: str, window: Window) -> pl.Expr:
+        name = f"{same[what]} where {same[known]} over {window.rows}"
+        totals[name] = rolling_total(same[what], same[known], window).alias(name)
+        return pl.col(name)
+
     signals = signals_of(entries, interval, minimum_present)
-    reduced: list[pl.DataFrame] = []
-    held: list[tuple[_Times, _Times, FloatArray]] = []
-    for batch in _signal_batches(book, levels, signals, interval):
-        held.append(batch)
-        known_at, opens, values = (
-            np.concatenate(part, axis=-1) for part in zip(*held, strict=True)
-        )
-        unfinished = int(np.searchsorted(opens, opens[-1]))
-        if unfinished:
-            whole = known_at[:unfinished], opens[:unfinished], values[:, :unfinished]
-            reduced.append(_of_intervals(signals, *whole, interval))
-        held = [(known_at[unfinished:], opens[unfinished:], values[:, unfinished:])]
-    reduced += [_of_intervals(signals, *rest, interval) for rest in held]
-    return on_decisions(pl.concat(reduced), interval).select(
-        "ts", *(column for signal in signals for column in signal.columns())
-    )
+    columns = [column for signal in signals for column in signal.columns(total)]
+    return grid.with_columns(totals.values()).select("ts", *columns)
+
+
+def _equal_columns(frame: pl.DataFrame) -> dict[str, str]:
+    """For each column the first one that is equal: most signals are known where the book is."""
+    first = {name: name for name in frame.columns}
+    for summary in (" count", " weight"):
+        different: list[str] = []
+        for name in (name for name in frame.columns if name.endswith(summary)):
+            equal = (one for one in different if frame[one].equals(frame[name]))
+            first[name] = next(equal, name)
+            if first[name] == name:
+                different.append(name)
+    return first
 
 
 def on_decisions(intervals: pl.DataFrame, interval: timedelta) -> pl.DataFrame:
@@ -110,83 +160,3 @@ def on_decisions(intervals: pl.DataFrame, interval: timedelta) -> pl.DataFrame:
         .join(intervals, on="ts", how="left", maintain_order="left")
         .with_columns(pl.col("ts") + interval)
     )
-
-
-def _of_intervals(
-    signals: Sequence[Signal],
-    known_at: _Times,
-    opens: _Times,
-    values: FloatArray,
-    interval: timedelta,
-) -> pl.DataFrame:
-    intervals = Intervals.of(known_at, opens, interval)
-    ts = pl.Series("ts", opens[intervals.starts]).cast(pl.Datetime("us", "UTC"))
-    # In one frame, the same signal in two lines of a set is one column.
-    columns = {"ts": ts.set_sorted()}
-    for signal, row in zip(signals, values, strict=True):
-        columns |= {series.name: series for series in signal.of_intervals(row, intervals)}
-    return pl.DataFrame(columns)
-
-
-def _signal_batches(
-    book: pl.LazyFrame, levels: int, signals: Sequence[Signal], interval: timedelta
-) -> Iterator[tuple[_Times, _Times, FloatArray]]:
-    """For every batch: when each row was known, its interval's open, and signals x rows."""
-    names = book_columns(levels)
-    memory = max((signal.memory for signal in signals), default=timedelta(0))
-    stream = book.select("ts", "known_at", bar_open(interval).alias("open"), *names)
-    compute = partial(_signal_values, names=names, signals=signals, memory=memory)
-    before: pl.DataFrame | None = None
-    for batch in stream.collect_batches(
-        chunk_size=READ_ROWS, maintain_order=True, engine="streaming"
-    ):
-        if batch.is_empty():
-            continue
-        ts, known_at, opens = (
-            batch[name].to_physical().to_numpy() for name in ("ts", "known_at", "open")
-        )
-        if before is None:
-            values, whole = compute(batch, 0), batch
-        else:
-            # Only the rows that look back into the batch before are copied together with it.
-            reach = int(np.searchsorted(ts, ts[0] + memory // _MICROSECOND, side="right")) + 1
-            head = max(reach, BLOCK_ROWS)
-            whole = pl.concat([before, batch[:head]], rechunk=True)
-            values = compute(whole, len(before))
-            if head < len(batch):
-                values, whole = np.hstack([values, compute(batch, head)]), batch
-        times = whole["ts"].to_physical().to_numpy()
-        before = whole[_first_remembered(times, len(times), memory) :]
-        yield known_at, opens, values
-
-
-def _signal_values(
-    book: pl.DataFrame,
-    begin: int,
-    *,
-    names: Sequence[str],
-    signals: Sequence[Signal],
-    memory: timedelta,
-) -> FloatArray:
-    """Signals x snapshots, block by block, from the snapshot at ``begin`` on."""
-    ts = book["ts"].to_physical().to_numpy()
-    columns, complete = as_arrays(book, names)
-    values = np.empty((len(signals), len(ts) - begin))
-    for start in range(begin, len(ts), BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, len(ts))
-        first = _first_remembered(ts, start, memory)
-        block = Snapshots(
-            ts[first:stop], [column[first:stop] for column in columns], complete=complete
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            for row, signal in zip(values, signals, strict=True):
-                row[start - begin : stop - begin] = signal.of_snapshots(block)[start - first :]
-    return values
-
-
-def _first_remembered(ts: _Times, row: int, memory: timedelta) -> int:
-    """First snapshot that a function may look back to from a row on; the one before at least."""
-    if not row:
-        return 0
-    oldest = ts[row - 1] - memory // _MICROSECOND
-    return min(int(np.searchsorted(ts, oldest)), row - 1)

@@ -4,7 +4,8 @@ Half the spread is the least that closing a position costs, and enters the margi
 """
 
 from margincast.features.order_book.cost import walked_cost
-from margincast.features.order_book.snapshots import FloatArray, Snapshots, book_feature
+from margincast.features.order_book.sides import FloatArray
+from margincast.features.order_book.snapshots import Snapshots, book_feature
 
 
 @book_feature("fraction", argument="nothing")

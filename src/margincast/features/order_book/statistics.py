@@ -4,9 +4,10 @@ Snapshots are first summed up interval by interval, and intervals then over wind
 decision needs no snapshot twice. A value that is not known (NaN) counts nowhere.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ import polars as pl
 
 from margincast.core.errors import InputError
 from margincast.features.library import FeatureFunction, Window, look_up
-from margincast.features.order_book.snapshots import BOOK_FEATURES, FloatArray, Snapshots
+from margincast.features.order_book.sides import FloatArray
+from margincast.features.order_book.snapshots import BOOK_FEATURES, Snapshots
 from margincast.specs.features import Feature
 
 WEIGHT_CAP = timedelta(seconds=10)
@@ -29,6 +31,7 @@ _NEEDED = {
     "minimum": ("minimum",),
     "rank": ("last",),
 }
+_SUMMARIES = ("last", "minimum", "count", "sum", "squares", "weight", "weighted")
 _WINDOWED = [statistic for statistic in _NEEDED if statistic != "last"]
 
 
@@ -46,6 +49,16 @@ class Intervals:
     starts: npt.NDArray[np.intp]
     ends: npt.NDArray[np.intp]
     seconds: FloatArray
+
+    @cached_property
+    def counts(self) -> FloatArray:
+        """Snapshots in each."""
+        return (self.ends - self.starts).astype(np.float64)
+
+    @cached_property
+    def weights(self) -> FloatArray:
+        """Sum of ``seconds`` in each."""
+        return np.add.reduceat(self.seconds, self.starts)
 
     @classmethod
     def of(
@@ -82,37 +95,48 @@ class Signal:
         memory = BOOK_FEATURES[self.function.name].memory
         return timedelta(0) if memory is None or self.value is None else memory(self.value)
 
-    def of_intervals(self, values: FloatArray, intervals: Intervals) -> Iterator[pl.Series]:
+    @property
+    def summaries(self) -> list[str]:
         """What each interval's snapshots leave behind, as far as the statistics need it."""
         needed = {what for statistic in self.statistics for what in _NEEDED[statistic]}
-        starts = intervals.starts
-        if "last" in needed:
-            yield pl.Series(f"{self.name} last", values[intervals.ends - 1], nan_to_null=True)
-        if "minimum" in needed:
-            least = np.fmin.reduceat(values, starts)
-            yield pl.Series(f"{self.name} minimum", least, nan_to_null=True)
-        if needed <= {"last", "minimum"}:
-            return
-        unknown = np.isnan(values)
-        partly = bool(unknown.any())
-        if partly:
-            values = np.where(unknown, 0.0, values)
-        if "count" in needed:
-            if partly:
-                count = np.add.reduceat((~unknown).astype(np.float64), starts)
-            else:
-                count = (intervals.ends - starts).astype(np.float64)
-            yield pl.Series(f"{self.name} count", count)
-            yield pl.Series(f"{self.name} sum", np.add.reduceat(values, starts))
-        if "squares" in needed:
-            yield pl.Series(f"{self.name} squares", np.add.reduceat(values * values, starts))
-        if "weight" in needed:
-            seconds = np.where(unknown, 0.0, intervals.seconds)
-            yield pl.Series(f"{self.name} weight", np.add.reduceat(seconds, starts))
-            yield pl.Series(f"{self.name} weighted", np.add.reduceat(seconds * values, starts))
+        return [what for what in _SUMMARIES if what in needed]
 
-    def columns(self) -> list[pl.Expr]:
-        """The columns of the feature table, from regular intervals."""
+    def of_intervals(self, values: FloatArray, intervals: Intervals) -> Iterator[FloatArray]:
+        """The summaries of each interval, in the order of :attr:`summaries`.
+
+        Args:
+            values: the function of each snapshot, NaN where not known.
+            intervals: the intervals that the snapshots fill.
+        """
+        needed, starts = self.summaries, intervals.starts
+        if "last" in needed:
+            yield values[intervals.ends - 1]
+        if "minimum" in needed:
+            yield np.fmin.reduceat(values, starts)
+        if set(needed) <= {"last", "minimum"}:
+            return
+        total, count = np.add.reduceat(values, starts), intervals.counts
+        weight, seconds = intervals.weights, intervals.seconds
+        if np.isnan(total).any():
+            unknown = np.isnan(values)
+            values, seconds = np.where(unknown, 0.0, values), np.where(unknown, 0.0, seconds)
+            count = np.add.reduceat((~unknown).astype(np.float64), starts)
+            total, weight = np.add.reduceat(values, starts), np.add.reduceat(seconds, starts)
+        if "count" in needed:
+            yield count
+            yield total
+        if "squares" in needed:
+            yield np.add.reduceat(values * values, starts)
+        if "weight" in needed:
+            yield weight
+            yield np.add.reduceat(seconds * values, starts)
+
+    def columns(self, total: "Total | None" = None) -> list[pl.Expr]:
+        """The columns of the feature table, from regular intervals.
+
+        Args:
+            total: gives the sum over a window; :func:`rolling_total` if None.
+        """
         over_window = {
             "mean": self._mean,
             "deviation": self._deviation,
@@ -126,34 +150,53 @@ class Signal:
                 columns.append(pl.col(f"{self.name} last").alias(f"{self.name}_last"))
                 continue
             columns += [
-                over_window[statistic](window).alias(f"{self.name}_{statistic}_{window.label}")
+                over_window[statistic](window, total or rolling_total).alias(
+                    f"{self.name}_{statistic}_{window.label}"
+                )
                 for window in self.windows
             ]
         return columns
 
-    def _total(self, what: str, window: Window, measure: str = "count") -> pl.Expr:
-        known = pl.when(pl.col(f"{self.name} {measure}") > 0).then(pl.col(f"{self.name} {what}"))
-        return known.rolling_sum(window.rows, min_samples=window.minimum)
+    def _mean(self, window: Window, total: "Total") -> pl.Expr:
+        count = f"{self.name} count"
+        return total(f"{self.name} sum", count, window) / total(count, count, window)
 
-    def _mean(self, window: Window) -> pl.Expr:
-        return self._total("sum", window) / self._total("count", window)
-
-    def _deviation(self, window: Window) -> pl.Expr:
-        count = self._total("count", window)
-        variance = self._total("squares", window) / count - self._mean(window).pow(2)
+    def _deviation(self, window: Window, total: "Total") -> pl.Expr:
+        known = f"{self.name} count"
+        count = total(known, known, window)
+        squares = total(f"{self.name} squares", known, window)
+        variance = squares / count - self._mean(window, total).pow(2)
         return pl.when(count > 1).then(variance.clip(0).sqrt())
 
-    def _time_mean(self, window: Window) -> pl.Expr:
-        return self._total("weighted", window, "weight") / self._total("weight", window, "weight")
+    def _time_mean(self, window: Window, total: "Total") -> pl.Expr:
+        weight = f"{self.name} weight"
+        return total(f"{self.name} weighted", weight, window) / total(weight, weight, window)
 
-    def _minimum(self, window: Window) -> pl.Expr:
-        return pl.col(f"{self.name} minimum").rolling_min(window.rows, min_samples=window.minimum)
+    def _minimum(self, window: Window, _: "Total") -> pl.Expr:
+        least = pl.col(f"{self.name} minimum")
+        if window.rows == 1:
+            return least
+        return least.rolling_min(window.rows, min_samples=window.minimum)
 
-    def _rank(self, window: Window) -> pl.Expr:
+    def _rank(self, window: Window, _: "Total") -> pl.Expr:
         last = pl.col(f"{self.name} last")
+        if window.rows == 1:
+            return pl.when(last.is_not_null()).then(0.5)
         count = last.is_not_null().cast(pl.Float64).rolling_sum(window.rows, min_samples=1)
         rank = last.rolling_rank(window.rows, "average", min_samples=window.minimum)
         return (rank - 0.5) / count
+
+
+Total = Callable[[str, str, Window], pl.Expr]
+"""From a column, the column that is above 0 where it is known, and a window, to its sum."""
+
+
+def rolling_total(what: str, known: str, window: Window) -> pl.Expr:
+    """Sum of a summary over a window of intervals."""
+    there = pl.when(pl.col(known) > 0).then(pl.col(what))
+    if window.rows == 1:
+        return there
+    return there.rolling_sum(window.rows, min_samples=window.minimum)
 
 
 def signals_of(
@@ -192,3 +235,16 @@ def signals_of(
             for value in (entry.values or (None,))
         ]
     return signals
+
+
+def distinct_signals(entries: Sequence[Feature], interval: timedelta) -> list[Signal]:
+    """The signals of the ``book`` lines, each once, with all statistics that any line wants.
+
+    Raises:
+        InputError: see :func:`signals_of`.
+    """
+    signals: dict[str, Signal] = {}
+    for signal in signals_of(entries, interval, 1.0):
+        first = signals.setdefault(signal.name, signal)
+        signals[signal.name] = replace(first, statistics=first.statistics + signal.statistics)
+    return list(signals.values())

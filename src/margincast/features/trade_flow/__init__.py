@@ -7,11 +7,28 @@ without a snapshot is not known, whatever trades it holds. Where there is no boo
 interval without a trade is not known. Means are over the window's known intervals.
 
 ``summaries`` says what an interval's trades leave behind, ``reduction`` runs a feature set, and the
-functions themselves stand in ``activity``, ``pressure``, ``impact``, ``sizes`` and ``arrivals``.
-All of them look back one window and no further.
+functions themselves stand in ``activity``, ``pressure``, ``impact``, ``sizes``, ``arrivals`` and
+``execution`` (trades met with the book). All of them look back one window and no further, but for
+``execution``, whose outcomes come from trades some seconds older.
 """
 
-from margincast.features.trade_flow import activity, arrivals, impact, pressure, sizes
+from margincast.features.trade_flow import (
+    activity,
+    arrivals,
+    execution,
+    impact,
+    pressure,
+    sizes,
+)
 from margincast.features.trade_flow.reduction import column_units, reduce_trades
 
-__all__ = ["activity", "arrivals", "column_units", "impact", "pressure", "reduce_trades", "sizes"]
+__all__ = [
+    "activity",
+    "arrivals",
+    "column_units",
+    "execution",
+    "impact",
+    "pressure",
+    "reduce_trades",
+    "sizes",
+]

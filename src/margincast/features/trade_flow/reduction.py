@@ -9,7 +9,8 @@ from margincast.core.errors import InputError
 from margincast.data.intervals import bar_open
 from margincast.features.library import Unit, Window, look_up
 from margincast.features.order_book import on_decisions
-from margincast.features.trade_flow.summaries import ADDITIVE, summarise_trades
+from margincast.features.trade_flow.execution import EXECUTION, with_execution
+from margincast.features.trade_flow.summaries import ADDITIVE, signed_trades, summarise_trades
 from margincast.specs.features import Feature
 
 
@@ -35,7 +36,8 @@ def reduce_trades(
 
     Args:
         trades: trades as :class:`margincast.data.trades.TradeTable` holds them.
-        book: the contract's snapshots, which say when the feed was up; None without a book.
+        book: the contract's snapshots, which say when the feed was up and what trades met; None
+            without a book.
         entries: the ``trades`` lines of a feature set.
         interval: distance between decisions.
         minimum_present: share of a window's intervals that must be known.
@@ -47,10 +49,38 @@ def reduce_trades(
     Raises:
         InputError: see :func:`column_units`.
     """
-    columns = [column for column, _ in _columns(entries, interval, minimum_present)]
+    columns = window_columns(entries, interval, minimum_present)
+    known = flow_intervals(trades, book, columns, interval)
+    return on_decisions(known, interval).select("ts", *columns)
+
+
+def window_columns(
+    entries: Sequence[Feature], interval: timedelta, minimum_present: float
+) -> list[pl.Expr]:
+    """Columns of :func:`reduce_trades` over regular intervals, in order.
+
+    Raises:
+        InputError: see :func:`column_units`.
+    """
+    return [column for column, _ in _columns(entries, interval, minimum_present)]
+
+
+def flow_intervals(
+    trades: pl.LazyFrame,
+    book: pl.LazyFrame | None,
+    columns: Sequence[pl.Expr],
+    interval: timedelta,
+) -> pl.DataFrame:
+    """Sum trades up, one row an interval in which the feed was up, as far as the columns read it.
+
+    Returns:
+        ``ts`` (the interval's open) and what it leaves behind, float64; no row where not known.
+    """
     read = {name for column in columns for name in column.meta.root_names()}
-    traded = summarise_trades(trades, interval, read)
-    return on_decisions(_known(traded, book, interval), interval).select("ts", *columns)
+    known = _known(summarise_trades(trades, interval, read), book, interval)
+    if EXECUTION.isdisjoint(read):
+        return known
+    return with_execution(known, signed_trades(trades), book, interval, read)
 
 
 def _known(traded: pl.DataFrame, book: pl.LazyFrame | None, interval: timedelta) -> pl.DataFrame:

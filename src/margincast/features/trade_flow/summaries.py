@@ -72,14 +72,19 @@ def summarise_trades(
         for name, expression in (ADDITIVE | OTHERS).items()
         if name in names or name == "trade_count"
     ]
-    rows = trades.select(
-        "known_at", "price", _NOTIONAL_USD.alias("notional_usd"), _SIGN.alias("sign")
-    )
+    rows = signed_trades(trades)
     read = {name for expression in wanted for name in expression.meta.root_names()}
     between = not read.isdisjoint(("change", "change_before", "seconds"))
     return pl.concat(
         (_with_changes(batch) if between else batch).group_by("ts", maintain_order=True).agg(wanted)
         for batch in interval_batches(rows, interval)
+    )
+
+
+def signed_trades(trades: pl.LazyFrame) -> pl.LazyFrame:
+    """Select when each trade was known, its price and notional (USD), and its aggressor's sign."""
+    return trades.select(
+        "known_at", "price", _NOTIONAL_USD.alias("notional_usd"), _SIGN.alias("sign")
     )
 
 

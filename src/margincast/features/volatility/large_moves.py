@@ -13,6 +13,7 @@ import polars as pl
 from margincast.features.library import Window, feature
 from margincast.features.volatility.returns import (
     LOG_RETURN,
+    OWN_SCALE_MULTIPLE,
     above_zero,
     moved,
     own_scale,
@@ -30,7 +31,17 @@ TAIL_MOVES = 10
 """A tail index from fewer moves than this is noise (standard error above a third)."""
 
 
-@feature("bars", "number")
+def _look_back_of_moves(window: Window) -> int:
+    # the window's first move is over the scale of the ten windows before it
+    return window.rows * (OWN_SCALE_MULTIPLE + 1)
+
+
+def _look_back_of_tail(window: Window) -> int:
+    # the window's first return is over the volatility of the window before it
+    return 2 * window.rows + 1
+
+
+@feature("bars", "number", look_back=_look_back_of_moves)
 def large_move_count(window: Window) -> pl.Expr:
     """Bars of the window that moved more than 3 own scales, either way.
 
@@ -40,7 +51,7 @@ def large_move_count(window: Window) -> pl.Expr:
     return window.rows * rolling_mean(_is_large(_move(window)), window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back_of_moves)
 def large_move_size(window: Window) -> pl.Expr:
     """Mean size of the window's large moves (beyond 3), in own scales; above 3.
 
@@ -54,7 +65,7 @@ def large_move_size(window: Window) -> pl.Expr:
     return rolling_mean(large, window) / count
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back_of_moves)
 def largest_rise(window: Window) -> pl.Expr:
     """Largest upward move of a bar in the window, in own scales; 0 where none rose.
 
@@ -64,7 +75,7 @@ def largest_rise(window: Window) -> pl.Expr:
     return _move(window).rolling_max(window.rows, min_samples=window.minimum).clip(0)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back_of_moves)
 def largest_fall(window: Window) -> pl.Expr:
     """Largest downward move of a bar in the window, in own scales, as a positive number.
 
@@ -74,7 +85,7 @@ def largest_fall(window: Window) -> pl.Expr:
     return (-_move(window)).rolling_max(window.rows, min_samples=window.minimum).clip(0)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back_of_tail)
 def hill_tail_index(window: Window) -> pl.Expr:
     """Mean of log(|move| / 2) over the moves beyond 2: the tail index xi = 1 / alpha.
 
@@ -95,7 +106,7 @@ def mean_log_excess(multiple: pl.Expr, window: Window) -> pl.Expr:
     count = (multiple > 1).cast(pl.Float64).rolling_sum(window.rows, min_samples=window.minimum)
     # the logarithm of a return of zero is minus infinity, which is cut off with the rest below 0
     excess = multiple.log().clip(0).rolling_sum(window.rows, min_samples=window.minimum)
-    return excess / count.replace([float(few) for few in range(TAIL_MOVES)], None)
+    return excess / pl.when(count >= TAIL_MOVES).then(count)
 
 
 def _move(window: Window) -> pl.Expr:

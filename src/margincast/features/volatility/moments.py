@@ -25,7 +25,8 @@ def realised_skewness(window: Window) -> pl.Expr:
     nothing moved.
     """
     cubes = rolling_mean(SQUARED_RETURN * LOG_RETURN, window)
-    return cubes / moved(realised_variance(window)).pow(1.5)
+    variance = moved(realised_variance(window))
+    return cubes / (variance * variance.sqrt())
 
 
 @feature("bars", "number")

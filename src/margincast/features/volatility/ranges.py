@@ -34,7 +34,7 @@ def parkinson_volatility(window: Window) -> pl.Expr:
 
     Parkinson (1980) doi:10.1086/296071. Null where too few bars are known.
     """
-    return parkinson_variance(window).clip(0).sqrt()
+    return root(parkinson_variance(window))
 
 
 @feature("bars", "fraction")
@@ -45,7 +45,7 @@ def garman_klass_volatility(window: Window) -> pl.Expr:
     """
     body = (pl.col("close") / pl.col("open")).log()
     variance = 0.5 * LOG_RANGE.pow(2) - (2 * math.log(2) - 1) * body.pow(2)
-    return rolling_mean(variance, window).clip(0).sqrt()
+    return root(rolling_mean(variance, window))
 
 
 @feature("bars", "fraction")

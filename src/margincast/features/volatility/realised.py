@@ -19,8 +19,16 @@ from margincast.features.volatility.returns import (
     root,
 )
 
-EWMA_REMAINDER = 1e-9
-"""Weight of everything older than :func:`ewma_memory` bars."""
+EWMA_REMAINDER = 1e-20
+"""Weight of everything older than :func:`ewma_memory` bars.
+
+What a crash by the log return L has left of the volatility by then is at most L times the root of
+the weight: below 1e-9 for a price that has moved by a factor of e^10, even if it stands still ever
+after.
+"""
+
+EWMA_RETURNS = 24
+"""Returns that must be known within that memory for the volatility to be known."""
 
 
 def ewma_memory(decay: float) -> int:
@@ -28,9 +36,14 @@ def ewma_memory(decay: float) -> int:
 
     Example:
         >>> ewma_memory(0.94)
-        335
+        745
     """
     return math.ceil(math.log(EWMA_REMAINDER) / math.log(decay))
+
+
+def ewma_look_back(decay: float) -> int:
+    """Bars that :func:`ewma_volatility` looks back: its memory, and the close before it."""
+    return max(ewma_memory(decay), EWMA_RETURNS) + 1
 
 
 @feature("bars", "fraction")
@@ -40,19 +53,20 @@ def realised_volatility(window: Window) -> pl.Expr:
     Andersen, Bollerslev, Diebold and Labys (2003) doi:10.1111/1468-0262.00418. Null where too few
     returns are known.
     """
-    return realised_variance(window).clip(0).sqrt()
+    return root(realised_variance(window))
 
 
-@feature("bars", "fraction", argument="values")
+@feature("bars", "fraction", argument="values", look_back=ewma_look_back)
 def ewma_volatility(decay: float) -> pl.Expr:
     """Root of the exponentially weighted mean of squared log returns, weight ``decay`` a bar.
 
-    RiskMetrics (1996). The weights reach back without end but fall below 1e-9 within
-    ``log(1e-9) / log(decay)`` bars (:func:`ewma_memory`). Null before the 24th return.
+    RiskMetrics (1996). The weights reach back without end but fall below 1e-20 within
+    ``log(1e-20) / log(decay)`` bars (:func:`ewma_memory`). Null with fewer than 24 returns in them.
     """
-    return SQUARED_RETURN.ewm_mean(
-        alpha=1 - decay, adjust=True, ignore_nulls=False, min_samples=24
-    ).sqrt()
+    returns = SQUARED_RETURN.is_not_null().cast(pl.Float64)
+    known = returns.rolling_sum(ewma_look_back(decay) - 1, min_samples=1) >= EWMA_RETURNS
+    mean = SQUARED_RETURN.ewm_mean(alpha=1 - decay, adjust=True, ignore_nulls=False)
+    return pl.when(known).then(mean).sqrt()
 
 
 @feature("bars", "fraction")

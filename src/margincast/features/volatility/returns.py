@@ -40,8 +40,12 @@ def rolling_mean(expression: pl.Expr, window: Window) -> pl.Expr:
 
 
 def root(variance: pl.Expr) -> pl.Expr:
-    """Volatility of a variance; rounding may leave a variance of zero a hair below it."""
-    return variance.clip(0).sqrt()
+    """Volatility of a variance, 0 up to ``ROUNDING_VARIANCE``.
+
+    Rounding may leave a variance of zero a hair to either side of it, and the root of a hair above
+    it is no longer small: what earlier bars leave behind would show.
+    """
+    return pl.when(variance <= ROUNDING_VARIANCE).then(0.0).otherwise(variance).sqrt()
 
 
 def above_zero(expression: pl.Expr) -> pl.Expr:

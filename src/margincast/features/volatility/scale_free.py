@@ -18,7 +18,16 @@ from margincast.features.volatility.returns import (
 )
 
 
-@feature("bars", "number")
+def _look_back(window: Window) -> int:
+    # ten windows of the scale hold the one row before the feature's window, too
+    return window.rows * OWN_SCALE_MULTIPLE
+
+
+def _ewma_look_back(decay: float) -> int:
+    return realised.ewma_look_back(decay ** (1 / OWN_SCALE_MULTIPLE))
+
+
+@feature("bars", "number", look_back=_look_back)
 def relative_parkinson_volatility(window: Window) -> pl.Expr:
     """Parkinson volatility over the own scale; at most the root of 10 on gapless bars.
 
@@ -27,7 +36,7 @@ def relative_parkinson_volatility(window: Window) -> pl.Expr:
     return ranges.parkinson_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_garman_klass_volatility(window: Window) -> pl.Expr:
     """Garman-Klass volatility over the own scale.
 
@@ -36,7 +45,7 @@ def relative_garman_klass_volatility(window: Window) -> pl.Expr:
     return ranges.garman_klass_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_rogers_satchell_volatility(window: Window) -> pl.Expr:
     """Rogers-Satchell volatility over the own scale.
 
@@ -45,7 +54,7 @@ def relative_rogers_satchell_volatility(window: Window) -> pl.Expr:
     return ranges.rogers_satchell_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_yang_zhang_volatility(window: Window) -> pl.Expr:
     """Yang-Zhang volatility over the own scale.
 
@@ -57,7 +66,7 @@ def relative_yang_zhang_volatility(window: Window) -> pl.Expr:
     return ranges.yang_zhang_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_realised_volatility(window: Window) -> pl.Expr:
     """Realised volatility over the own scale.
 
@@ -66,7 +75,7 @@ def relative_realised_volatility(window: Window) -> pl.Expr:
     return realised.realised_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_upside_volatility(window: Window) -> pl.Expr:
     """Root of the upside semivariance over the own scale.
 
@@ -75,7 +84,7 @@ def relative_upside_volatility(window: Window) -> pl.Expr:
     return realised.upside_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_downside_volatility(window: Window) -> pl.Expr:
     """Root of the downside semivariance over the own scale.
 
@@ -84,7 +93,7 @@ def relative_downside_volatility(window: Window) -> pl.Expr:
     return realised.downside_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_bipower_volatility(window: Window) -> pl.Expr:
     """Bipower volatility over the own scale.
 
@@ -96,7 +105,7 @@ def relative_bipower_volatility(window: Window) -> pl.Expr:
     return jumps.bipower_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_median_volatility(window: Window) -> pl.Expr:
     """Median (MedRV) volatility over the own scale.
 
@@ -108,7 +117,7 @@ def relative_median_volatility(window: Window) -> pl.Expr:
     return jumps.median_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_jump_volatility(window: Window) -> pl.Expr:
     """Jump volatility over the own scale.
 
@@ -120,7 +129,7 @@ def relative_jump_volatility(window: Window) -> pl.Expr:
     return jumps.jump_volatility(window) / own_scale(window)
 
 
-@feature("bars", "number", argument="values")
+@feature("bars", "number", argument="values", look_back=_ewma_look_back)
 def relative_ewma_volatility(decay: float) -> pl.Expr:
     """Exponential volatility over the one with ten times its memory, of decay ``decay`` ^ 0.1.
 
@@ -131,7 +140,7 @@ def relative_ewma_volatility(decay: float) -> pl.Expr:
     return realised.ewma_volatility(decay) / above_zero(slow)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_price_range(window: Window) -> pl.Expr:
     """Price range of the window over the own scale times the root of the window's bars.
 
@@ -140,7 +149,7 @@ def relative_price_range(window: Window) -> pl.Expr:
     return ranges.price_range(window) / _own_move(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_drawdown(window: Window) -> pl.Expr:
     """Drawdown over the own scale times the root of the window's bars; at most 0.
 
@@ -149,7 +158,7 @@ def relative_drawdown(window: Window) -> pl.Expr:
     return moves.drawdown(window) / _own_move(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_run_up(window: Window) -> pl.Expr:
     """Run-up over the own scale times the root of the window's bars; at least 0.
 
@@ -158,7 +167,7 @@ def relative_run_up(window: Window) -> pl.Expr:
     return moves.run_up(window) / _own_move(window)
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back)
 def relative_log_return(window: Window) -> pl.Expr:
     """Log return over the own scale times the root of the window's bars.
 

@@ -25,6 +25,14 @@ TERM_MULTIPLE = 4
 """Neighbouring windows of the term structure differ by this factor: twice the move."""
 
 
+def _look_back_of_slope(window: Window) -> int:
+    return window.rows * TERM_MULTIPLE
+
+
+def _look_back_of_curvature(window: Window) -> int:
+    return window.rows * TERM_MULTIPLE**2
+
+
 @feature("bars", "number")
 def log_realised_volatility(window: Window) -> pl.Expr:
     """Log of the root mean squared log return: a HAR component.
@@ -45,7 +53,7 @@ def log_parkinson_volatility(window: Window) -> pl.Expr:
     return _half_log(parkinson_variance(window))
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back_of_slope)
 def volatility_term_slope(window: Window) -> pl.Expr:
     """Log of the Parkinson volatility of the window over that of a window four times as long.
 
@@ -55,7 +63,7 @@ def volatility_term_slope(window: Window) -> pl.Expr:
     return _half_log(parkinson_variance(window)) - _half_log(parkinson_variance(longer))
 
 
-@feature("bars", "number")
+@feature("bars", "number", look_back=_look_back_of_curvature)
 def volatility_term_curvature(window: Window) -> pl.Expr:
     """Slope of the window less slope of the window four times as long.
 

@@ -1,0 +1,114 @@
+"""Name what is built of market data by all that its values hang on, and read it back or build it.
+
+Kept is what costs more to build than to read: the reductions of order books and trades, and the
+surfaces fitted to option chains. Functions over bars are not: reading them back, with the digests
+that prove it right, takes longer than computing them (``benchmarks/feature_cache.py``).
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
+
+import polars as pl
+
+from margincast.core.digest import digest_of
+from margincast.features.cache import FeatureCache, Line, digest_of_frame
+from margincast.features.code_version import code_version, is_ours
+from margincast.features.library import look_up
+from margincast.features.sources import Origin
+from margincast.specs.features import Feature, FeatureSet
+
+_RUNS_THROUGH = {
+    "book": ("margincast.features.order_book.reduction", "margincast.data.book"),
+    "trades": (
+        "margincast.features.trade_flow.reduction",
+        "margincast.data.trades",
+        "margincast.data.book",
+    ),
+}
+"""Modules between the files and the decisions, beside that of each line's function."""
+
+_ASKED_BY = ("margincast.features.pipeline", __name__)
+"""Modules that say what is to be built; they count without what they import."""
+
+
+def reduced_lines(
+    cache: FeatureCache | None,
+    family: Literal["book", "trades"],
+    feature_set: FeatureSet,
+    *,
+    origins: Sequence[Origin | None],
+    names_of: Callable[[Sequence[Feature]], Collection[str]],
+    reduce: Callable[[Sequence[Feature]], pl.DataFrame],
+    details: Mapping[str, object],
+) -> pl.DataFrame:
+    """Reduce a contract's book or trades by the lines of a set, or read them back.
+
+    Books and trades are read lazily, so their lines are named by the digests of their files. The
+    lines that are missing are reduced together, in one pass.
+
+    Args:
+        cache: where lines are kept; None reduces all.
+        family: section of the set.
+        feature_set: the set.
+        origins: of everything that is read; with one that is not known, nothing is kept.
+        names_of: columns of some lines, in order.
+        reduce: gives ``ts`` and the columns of some lines; ``ts`` does not hang on which.
+        details: what else the values hang on, for example the number of book levels, or which
+            part of the data is reduced.
+
+    Returns:
+        What ``reduce`` gives for all lines of the family.
+    """
+    entries: tuple[Feature, ...] = getattr(feature_set, family)
+    known = [origin for origin in origins if origin is not None]
+    if cache is None or len(known) < len(origins):
+        return reduce(entries)
+    grid = feature_set.grid.model_dump(mode="json", include={"interval", "minimum_present"})
+    inputs = {"origins": [origin.digest() for origin in known], **grid, **details}
+    lines = []
+    for entry in entries:
+        module = look_up(family, entry.function).build.__module__
+        line = entry.model_dump(mode="json", exclude_defaults=True)
+        modules = (module, *_RUNS_THROUGH[family])
+        key = _key(inputs | {"line": line}, modules) if is_ours(module) else None
+        lines.append(Line(family, ("ts", *names_of((entry,))), key))
+    first, *others = cache.lines(
+        lines,
+        lambda missing: reduce([entries[number] for number in missing]),
+        unchanged=lambda: all(origin.is_unchanged() for origin in known),
+    )
+    return first.hstack([series for frame in others for series in frame.drop("ts")])
+
+
+def kept_states(
+    cache: FeatureCache | None,
+    family: Literal["options"],
+    rows: pl.DataFrame,
+    *,
+    build: Callable[[pl.DataFrame], pl.DataFrame],
+    details: Mapping[str, object],
+    module: str,
+) -> pl.DataFrame:
+    """Compute states of a table in memory that take long, such as a fit, or read them back.
+
+    Args:
+        cache: where they are kept; None computes them.
+        family: folder of the entry.
+        rows: the table; its content is part of the entry's name.
+        build: gives the states: times, floats and whole numbers.
+        details: what else the values hang on.
+        module: where they are computed.
+
+    Returns:
+        What ``build`` gives.
+    """
+    if cache is None:
+        return build(rows)
+    key = _key({"rows": digest_of_frame(rows), **details}, (module,))
+    (states,) = cache.lines([Line(family, None, key)], lambda _missing: build(rows))
+    return states
+
+
+def _key(inputs: Mapping[str, object], modules: tuple[str, ...]) -> str | None:
+    version = code_version(modules, _ASKED_BY)
+    return None if version is None else digest_of({**inputs, "code": version})
