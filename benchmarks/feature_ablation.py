@@ -3,14 +3,16 @@
 Families are added in turn: a contract's own bars and the clock, then the market, derivatives,
 implied volatility, books and trades. Every step is fitted and scored on the same decisions as our
 model in ``margincast backtest``; the figures are pinball loss and exceedances over nominal, against
-EWMA-FHS and against the step before, with a block bootstrap over days. The period is the spec's
-test period unless another is given: choose on earlier years, look at the test years once.
+EWMA-FHS and against the step before, with a block bootstrap over days (hours where the period is
+short). The period is the spec's test period unless another is given: choose on earlier years, look
+at the test years once.
 
 Run: ``python benchmarks/feature_ablation.py training/perp-8h.toml --set-file benchmarks/ablation/
 bars-1h.toml --data DIR --start 2021-07-01 --end 2022-12-31``
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +29,8 @@ from margincast.scoring.pinball import pinball_loss
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec, validate_spec
 from margincast.specs.training import TrainingJob
-from margincast.training.workload import Market, Workload, read_market, workload_of
+from margincast.training.market import Market, read_market
+from margincast.training.workload import Workload, workload_of
 
 STEPS = {
     "own volatility, clock": ("bars", "calendar"),
@@ -111,12 +114,14 @@ def _print_table(job: TrainingJob, made: Replay, reference: FloatArray, steps: l
     known = panel.labelled & np.isfinite(reference).all(axis=(1, 2))
     for step in steps:
         known &= np.isfinite(step.forecasts).all(axis=(1, 2))
-    days = panel.decided[known].astype("datetime64[D]")
-    horizon_days = max(1, round(job.target.horizon / timedelta(days=1)))
+    decided = panel.decided[known]
+    long_period = decided.max() - decided.min() > np.timedelta64(30, "D")
+    unit, length = ("D", timedelta(days=1)) if long_period else ("h", timedelta(hours=1))
+    run_length = max(5 if long_period else 1, math.ceil(job.target.horizon / length))
     print(f"{known.sum():,} decisions x {len(job.target.sides)} sides")
     print("step | features | level | pinball over EWMA-FHS | over the step before | exceedances")
     outcomes = np.stack([panel.outcomes[side][known] for side in job.target.sides], axis=1)
-    blocks = np.repeat(days, outcomes.shape[1])
+    blocks = np.repeat(decided.astype(f"datetime64[{unit}]"), outcomes.shape[1])
     for j, level in enumerate(job.target.levels):
         base = pinball_loss(outcomes, reference[known, :, j], level).ravel()
         before: FloatArray | None = None
@@ -131,7 +136,7 @@ def _print_table(job: TrainingJob, made: Replay, reference: FloatArray, steps: l
                     before,
                     blocks=blocks,
                     generator=np.random.default_rng(1),
-                    run_length=5 * horizon_days,
+                    run_length=run_length,
                 )
                 text = f"{interval.estimate:.4f} [{interval.lower:.4f}, {interval.upper:.4f}]"
             print(

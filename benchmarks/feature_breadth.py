@@ -22,8 +22,9 @@ import pandas as pd
 import polars as pl
 
 from margincast.core.types import FloatArray
+from margincast.features.contract import own_columns
+from margincast.features.leader import beside_the_leader
 from margincast.features.library import LIBRARY, Window
-from margincast.features.pipeline import beside_the_leader, own_columns
 from margincast.features.plan import Plan
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import validate_spec

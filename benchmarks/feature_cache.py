@@ -23,14 +23,17 @@ import polars as pl
 
 from margincast.data.simulated.market import simulate_market, write_market
 from margincast.data.simulated.parameters import MarketParameters
-from margincast.features.cache import FeatureCache, Line, digest_of_series, entries_of
+from margincast.features.cache import FeatureCache, Line
+from margincast.features.cache_entries import entries_of
+from margincast.features.column_digest import digest_of_series
+from margincast.features.contract import own_columns
 from margincast.features.lines import Column, columns_of
-from margincast.features.pipeline import build_features, own_columns
+from margincast.features.pipeline import build_features
 from margincast.features.plan import Plan
 from margincast.specs.features import Feature, FeatureSet
 from margincast.specs.loading import load_spec, validate_spec
 from margincast.specs.training import Data
-from margincast.training.workload import read_market
+from margincast.training.market import read_market
 
 WORKSPACE = Path(__file__).resolve().parents[1]
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -23,8 +23,8 @@ import polars as pl
 
 from margincast.core.types import FloatArray
 from margincast.features.library import Window
+from margincast.features.rolling import rolling_mean
 from margincast.features.sharing import select_sharing
-from margincast.features.volatility.returns import rolling_mean
 
 try:
     from mlforecast import MLForecast

@@ -26,6 +26,8 @@ data_app = typer.Typer(help="Bring market data in, and look at its quality.", no
 app.add_typer(data_app, name="data")
 
 INTERRUPTED = 130
+CONTINUED = {"demo", "train", "backtest", "data ingest", "data fetch"}
+"""Commands that keep what they finished; ``features build`` does unless told to keep nothing."""
 
 DataOption = Annotated[
     Optional[Path],  # noqa: UP045  # typer reads the annotation at run time
@@ -90,11 +92,19 @@ def features_cache(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     *,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all entries.")] = False,
+    older_than: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--older-than",
+            help="Remove entries that no build wrote or read for so long, such as 30d.",
+            metavar="AGE",
+        ),
+    ] = None,
 ) -> None:
     """Say what a folder of built features holds, or remove it."""
     from margincast.jobs import feature_cache
 
-    typer.echo(feature_cache.run(directory, clear=clear))
+    typer.echo(feature_cache.run(directory, clear=clear, older_than=older_than))
 
 
 @data_app.command("ingest")
@@ -321,11 +331,17 @@ def main() -> None:
     except SystemExit as ending:
         # typer turns an interrupt into this exit code
         if ending.code == INTERRUPTED:
-            typer.echo(
-                "interrupted; what was finished is kept, the same command continues from there",
-                err=True,
-            )
+            typer.echo(_interrupted(sys.argv[1:]), err=True)
         raise
+
+
+def _interrupted(arguments: list[str]) -> str:
+    """Say what an interrupted command leaves behind."""
+    command = " ".join(arguments[: 2 if arguments[0] in {"data", "features"} else 1])
+    keeps_features = command == "features build" and "none" not in map(str.casefold, arguments)
+    if command in CONTINUED or keeps_features:
+        return "interrupted; what was finished is kept, the same command continues from there"
+    return "interrupted; the same command starts anew"
 
 
 def _listed(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from margincast.data.book import (
 )
 from margincast.data.intervals import bar_open, interval_batches
 from margincast.data.mid_bars import mid_bars
-from margincast.data.schemas import book_columns
+from margincast.data.schemas import TIMESTAMP, book_columns
 from margincast.data.trades import TradeTable, read_trades
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -36,7 +36,7 @@ def changed(**values):
 
 
 def mend(frame):
-    mended, levels, findings = mended_book(frame.lazy(), "X", "x.parquet")
+    mended, levels, findings = mended_book(frame.lazy(), "X", "x.parquet", SECOND)
     counts = {finding.what: finding.count for finding in findings if finding.count}
     return mended.collect(), levels, counts
 
@@ -51,7 +51,7 @@ def known(frame, delay=SECOND):
 def test_a_book_without_faults_passes_through_untouched():
     frame = book_of([GOOD, GOOD, GOOD], venue_sequence=[7, 8, 9])
     mended, levels, counts = mend(frame)
-    assert mended.equals(frame)
+    assert mended.equals(frame.with_columns((pl.col("ts") + SECOND).alias("known_at")))
     assert levels == 2
     assert counts == {}
 
@@ -125,7 +125,7 @@ def test_rows_out_of_order_are_sorted_and_counted():
 def test_a_file_that_holds_everything_twice_is_one_book():
     frame = book_of([changed(bid_size_0=float(size)) for size in range(1, 6)])
     mended, _, counts = mend(pl.concat([frame, frame]))
-    assert mended.equals(frame)
+    assert mended.drop("known_at").equals(frame)
     assert counts["equal to the next row of the same time"] == 5
 
 
@@ -134,19 +134,38 @@ sizes = st.sampled_from([None, float("nan"), 0.0, 1.0, 2.0])
 snapshots = st.tuples(prices, sizes, prices, sizes, prices, sizes, prices, sizes)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.booleans(), snapshots), min_size=1, max_size=12))
-def test_what_is_kept_is_a_book_and_every_row_has_one_fate(rows):
+def received(seconds):
+    """Times of reception, in seconds from the start; None where the feed does not say."""
+    moments = [None if second is None else START + second * SECOND for second in seconds]
+    return {"received_at": pl.Series(moments, dtype=TIMESTAMP)}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 9), st.booleans(), snapshots, st.one_of(st.none(), st.integers(-2, 12))
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_what_is_kept_is_a_book_and_every_row_has_one_fate(rows, says_when):
     # A snapshot at a time of its own makes sure that something is usable.
-    rows = [*rows, (10, True, GOOD)]
+    rows = [*rows, (20, True, GOOD, 20)]
     frame = book_of(
         [row[2] for row in rows],
         [row[0] for row in rows],
         is_valid=[row[1] for row in rows],
+        **(received([row[3] for row in rows]) if says_when else {}),
     )
-    mended, levels, findings = mended_book(frame.lazy(), "X", "x.parquet")
+    mended, levels, findings = mended_book(frame.lazy(), "X", "x.parquet", SECOND)
     kept = mended.collect()
-    steps = kept["ts"].diff().drop_nulls()
-    assert (steps > timedelta(0)).all()
+    times = kept.select("ts", "known_at")
+    assert times.rows() == sorted(set(times.rows()))
+    assert kept["known_at"].is_sorted()
+    assert says_when or kept["ts"].is_unique().all()
+    assert (kept["known_at"] >= kept["ts"]).all()
     assert kept["is_valid"].all()
     assert (kept["bid_price_0"] <= kept["ask_price_0"]).all()
     for name in book_columns(levels):
@@ -156,7 +175,7 @@ def test_what_is_kept_is_a_book_and_every_row_has_one_fate(rows):
     dropped = sum(
         finding.count
         for finding in findings
-        if finding.action in ("dropped", "the last in the file is kept")
+        if finding.action.startswith("dropped") or "last in the file" in finding.action
     )
     assert dropped + len(kept) == len(frame)
     assert all(finding.total == len(frame) for finding in findings)
@@ -176,22 +195,66 @@ def test_a_row_is_known_after_the_stated_delay(tmp_path):
     assert frame["known_at"].dtype == pl.Datetime("us", "UTC")
 
 
-def test_a_row_is_known_when_it_was_received_and_never_before_those_it_follows(tmp_path):
-    received = [START + 5 * SECOND, START + 2 * SECOND, None, START - SECOND, START + 9 * SECOND]
-    book_of([GOOD] * 5, received_at=received).write_parquet(tmp_path / "X.parquet")
-    frame = read_books(tmp_path, ["."], [], SECOND).frames["X"].collect()
-    # overtaken by the row before; not stated: a second after its time; a clock that ran behind
-    assert frame["known_at"].to_list() == [
-        START + 5 * SECOND,
-        START + 5 * SECOND,
-        START + 5 * SECOND,
-        START + 5 * SECOND,
-        START + 9 * SECOND,
-    ]
-    alone = book_of([GOOD], received_at=[START - SECOND])
-    alone.write_parquet(tmp_path / "X.parquet")
-    frame = read_books(tmp_path, ["."], [], SECOND).frames["X"].collect()
-    assert frame["known_at"].to_list() == [START]
+def test_a_row_is_known_when_it_was_received_and_never_before_its_time(tmp_path):
+    # not stated: a second after its time; a clock that ran behind: at its time
+    frame = book_of([GOOD] * 4, **received([0.25, None, 1, 9]))
+    frame.write_parquet(tmp_path / "X.parquet")
+    expected = [START + second * SECOND for second in (0.25, 2, 2, 9)]
+    made = read_books(tmp_path, ["."], [], SECOND).frames["X"].collect()
+    assert made["known_at"].to_list() == expected
+    assert made["received_at"].to_list() == frame["received_at"].to_list()
+    naive = frame.with_columns(pl.col("received_at").dt.replace_time_zone(None))
+    naive.write_parquet(tmp_path / "X.parquet")
+    made = read_books(tmp_path, ["."], [], SECOND).frames["X"].collect()
+    assert made["known_at"].to_list() == expected
+
+
+def test_a_late_row_holds_back_no_other_and_is_dropped_where_a_newer_one_was_known():
+    rows = [changed(bid_size_0=size) for size in (1.0, 2.0, 3.0, 4.0)]
+    # the first comes after the second and third, in whatever order the file has them
+    for order in ([0, 1, 2, 3], [1, 2, 0, 3], [3, 0, 2, 1]):
+        frame = book_of(rows, **received([5, 1.5, 2.5, 6]))[order]
+        mended, _, counts = mend(frame)
+        assert mended["bid_size_0"].to_list() == [2.0, 3.0, 4.0]
+        assert mended["known_at"].to_list() == [START + s * SECOND for s in (1.5, 2.5, 6)]
+        assert counts.pop("received after a snapshot of a later time") == 1
+        assert set(counts) <= {"out-of-order rows"}
+
+
+def test_rows_of_one_time_that_came_at_different_times_count_each_from_its_arrival():
+    rows = [changed(bid_size_0=size) for size in (1.0, 2.0, 3.0, 3.0, 4.0)]
+    # the second row in the file came last; the last two of the time came together
+    frame = book_of(rows, [0, 0, 0, 0, 0], **received([1, 4, 2, 2, 2]))
+    mended, _, counts = mend(frame)
+    assert mended["bid_size_0"].to_list() == [1.0, 4.0, 2.0]
+    assert mended["known_at"].to_list() == [START + s * SECOND for s in (1, 2, 4)]
+    assert counts == {
+        "out-of-order rows": 3,
+        "equal to the next row of the same time": 1,
+        "several rows of the same time, not equal": 1,
+    }
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), snapshots, st.one_of(st.none(), st.integers(-2, 12))),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(0, 12),
+)
+def test_rows_known_later_change_nothing_of_what_was_known(rows, cut):
+    """A book as it was once, and as it is now: they agree on what was known."""
+    # a snapshot before all others makes sure that something is usable
+    rows = [(-1, GOOD, -1), *rows]
+    frame = book_of([row[1] for row in rows], [row[0] for row in rows])
+    frame = frame.with_columns(**received([row[2] for row in rows]))
+    not_stated = pl.col("ts") + SECOND
+    known_at = pl.max_horizontal("ts", pl.col("received_at").fill_null(not_stated))
+    until = START + cut * SECOND
+    now, _, _ = mended_book(frame.lazy(), "X", "x", SECOND)
+    once, _, _ = mended_book(frame.filter(known_at <= until).lazy(), "X", "x", SECOND)
+    assert now.filter(pl.col("known_at") <= until).collect().equals(once.collect())
 
 
 @pytest.mark.parametrize(
@@ -209,11 +272,12 @@ def test_a_row_is_known_when_it_was_received_and_never_before_those_it_follows(t
             r"none of the 2 snapshot\(s\) is usable \(2 are: crossed",
         ),
         (lambda frame: frame.clear(), "no rows"),
+        (lambda frame: frame.with_columns(pl.lit(1).alias("received_at")), "'received_at' is Int"),
     ],
 )
 def test_what_is_no_book_is_refused(spoil, message):
     with pytest.raises(InputError, match=message):
-        mended_book(spoil(book_of([GOOD, GOOD])).lazy(), "X", "x.parquet")
+        mended_book(spoil(book_of([GOOD, GOOD])).lazy(), "X", "x.parquet", SECOND)
 
 
 def test_a_book_known_before_it_was_there_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Judging a book batch by batch: the same counts, and every mended snapshot handed on once."""
+"""Judging a book batch by batch: the same counts, and nothing wrong that is not seen."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from margincast.data import book_judgement
-from margincast.data.book import mended_book, read_books
+from margincast.data.book import mended_book
 from margincast.data.book_judgement import count_batches, count_faults, faults_of, judged_rows
 from margincast.data.schemas import book_columns
 
@@ -38,7 +38,7 @@ def test_whatever_is_wrong_in_one_place_is_seen(place, value, valid):
     book = book_of([GOOD, bad, GOOD], range(3), is_valid=[True, valid, True])
     counts = {
         finding.what: finding.count
-        for finding in mended_book(book.lazy(), "X", "x")[2]
+        for finding in mended_book(book.lazy(), "X", "x", SECOND)[2]
         if finding.count
     }
     assert sum(counts.values()) == 1
@@ -50,55 +50,14 @@ def test_counts_by_batch_are_those_of_the_whole(monkeypatch, rows, batch_rows):
     monkeypatch.setattr(book_judgement, "JUDGED_ROWS", batch_rows)
     frame = book_of(rows, range(len(rows))).lazy()
     faults = faults_of(2, has_validity=False)
-    kept = []
-    found = count_batches(frame, faults, 2, kept.append)
     judged = judged_rows(frame, 2, faults, has_repeats=False)
-    assert found == count_faults(judged, faults, 2)
-    assert sum(len(batch) for batch in kept) == found["kept"]
+    assert count_batches(frame, faults, 2) == count_faults(judged, faults, 2)
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    rows=st.lists(
-        st.tuples(st.integers(0, 20), snapshots, st.one_of(st.none(), st.integers(-3, 30))),
-        min_size=1,
-        max_size=12,
-    ),
-    in_order=st.booleans(),
-    received=st.booleans(),
-)
-def test_what_is_handed_on_is_the_mended_book(monkeypatch, tmp_path, rows, in_order, received):
-    monkeypatch.setattr(book_judgement, "JUDGED_ROWS", 3)
-    if in_order:
-        rows = sorted({row[0]: row for row in rows}.values(), key=lambda row: row[0])
-    # A snapshot at a time of its own makes sure that something is usable.
-    rows = [*rows, (30, GOOD, None)]
-    book = book_of([row[1] for row in rows], [row[0] for row in rows])
-    if received:
-        moments = [None if row[2] is None else START + row[2] * SECOND for row in rows]
-        book = book.with_columns(pl.Series("received_at", moments, pl.Datetime("us", "UTC")))
-    book.write_parquet(tmp_path / "X.parquet")
-    taken = {}
-
-    def along(symbol, levels):
-        assert (symbol, levels) == ("X", 2)
-        return taken.setdefault(symbol, []).append
-
-    books = read_books(tmp_path, ["."], [], SECOND, along)
-    assert books.findings == read_books(tmp_path, ["."], [], SECOND).findings
-    expected = books.frames["X"].select("ts", "known_at", *book_columns(2)).collect()
-    assert pl.concat(taken["X"]).select(expected.columns).equals(expected)
-
-
-def test_a_fault_late_in_a_book_leaves_the_batches_before_it_untouched(monkeypatch):
+def test_a_fault_late_in_a_book_is_counted_at_its_time(monkeypatch):
     monkeypatch.setattr(book_judgement, "JUDGED_ROWS", 2)
     book = book_of([GOOD] * 5 + [(99.0, 1.0, 98.5, 2.0, *GOOD[4:]), GOOD], range(7))
-    taken = []
-    frame, _, findings = mended_book(book.lazy(), "X", "x", lambda *_: taken.append)
-    assert pl.concat(taken).select(book.columns).equals(frame.collect().select(book.columns))
+    frame, _, findings = mended_book(book.lazy(), "X", "x", SECOND)
+    assert frame.collect().select(book.columns).equals(book[[0, 1, 2, 3, 4, 6]])
     crossed = next(finding for finding in findings if finding.what.startswith("crossed"))
     assert (crossed.count, crossed.first) == (1, START + 5 * SECOND)

@@ -53,7 +53,7 @@ def test_a_row_is_known_when_received_and_never_before_its_time(tmp_path):
     frame, counts = read(chain_of(received_at=received), tmp_path)
     assert frame["strike"].to_list() == [80000.0, 95000.0, 90000.0]
     assert frame["known_at"].to_list() == [START, START, START + HOUR]
-    assert counts == {"received after a row received later": 2}
+    assert counts == {"received after a row received later": 2, "without a time of reception": 1}
 
 
 def test_what_makes_no_smile_is_kept_and_counted(tmp_path):

@@ -44,12 +44,13 @@ def test_funding_is_known_at_its_own_time(tmp_path):
 def test_an_index_is_known_at_the_close_of_its_bar_as_a_fraction(tmp_path):
     ohlc = {f"dvol_{part}": [60.0, 61.0, 62.5] for part in OHLC}
     made = rows(tmp_path / "v", "implied_vol", ts=times(3), **ohlc)
-    assert made.columns == ["ts", "known_at", "implied_volatility"]
+    assert made.columns == ["ts", "known_at", "implied_volatility", "covers"]
+    assert made["covers"].to_list() == [HOUR] * 3
     assert made["known_at"].to_list() == [ts + HOUR for ts in times(3)]
     assert made["implied_volatility"].to_list() == pytest.approx([0.6, 0.61, 0.625])
 
 
-def test_the_usual_step_says_how_long_a_row_covers_and_missing_ones_are_counted(tmp_path):
+def test_the_first_step_says_how_long_a_row_covers_and_missing_ones_are_counted(tmp_path):
     ts = [time for number, time in enumerate(times(10)) if number not in (4, 5, 7)]
     table = read(
         tmp_path / "v",
@@ -73,6 +74,43 @@ def test_a_store_says_how_long_a_row_covers(tmp_path):
     assert made.frames["BTC"]["known_at"].to_list() == [ts + HOUR for ts in times(2, 24 * HOUR)]
 
 
+def test_rows_of_a_store_must_not_overlap(tmp_path):
+    folder = tmp_path / "table=implied_vol_4h" / "venue=deribit"
+    folder.mkdir(parents=True)
+    pl.DataFrame({"ts": times(2), **dict.fromkeys(OHLC, 50.0)}).write_parquet(folder / "X.parquet")
+    with pytest.raises(InputError, match=r"cover 4h each, and 1 open\(s\) before the row before"):
+        read_states(tmp_path, ["table=implied_vol_4h/venue=deribit"], "implied_vol")
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 12), st.integers(0, 9)),
+        min_size=2, max_size=8, unique_by=lambda row: row[0],
+    ),
+    cut=st.integers(1, 20),
+)  # fmt: skip
+def test_rows_to_come_do_not_move_when_earlier_ones_were_known(tmp_path_factory, rows, cut):
+    """A file as it was once, and as it is now: they agree on what was known, or it is refused."""
+    folder = tmp_path_factory.mktemp("interval") / "v"
+
+    def known(some):
+        made = read(
+            folder, "implied_vol",
+            ts=[START + open_ * HOUR for open_, _ in some],
+            received_at=[START + (open_ + delay) * HOUR for open_, delay in some],
+            **{part: [50.0 + open_ for open_, _ in some] for part in OHLC},
+        )  # fmt: skip
+        return made.frames["BTC"].filter(pl.col("known_at") <= START + cut * HOUR)
+
+    (first, _), (second, _) = sorted(rows, key=sum)[:2]
+    before = [row for row in rows if sum(row) <= cut]
+    if any((open_ - first) % (second - first) for open_, _ in rows):
+        with pytest.raises(InputError, match="the time between the first two"):
+            known(rows)
+    elif len(before) > 1:
+        assert known(rows).equals(known(before))
+
+
 def test_open_interest_comes_in_contracts_in_usd_or_as_bars_of_its_value(tmp_path):
     plain = rows(tmp_path / "a", "open_interest", ts=times(2), open_interest=[10, 12])
     assert plain["open_interest"].to_list() == [10.0, 12.0]
@@ -86,7 +124,7 @@ def test_open_interest_comes_in_contracts_in_usd_or_as_bars_of_its_value(tmp_pat
         tmp_path / "c", "open_interest",
         ts=times(2, 24 * HOUR), open=[1.0, 2.0], high=[9.0, 9.0], low=[0.0, 0.0], close=[2.0, 3.0],
     )  # fmt: skip
-    assert bars.columns == ["ts", "known_at", "open_interest_usd"]
+    assert bars.columns == ["ts", "known_at", "open_interest_usd", "covers"]
     assert bars["open_interest_usd"].to_list() == [2.0, 3.0]
     assert bars["known_at"].to_list() == times(3, 24 * HOUR)[1:]
 
@@ -145,6 +183,40 @@ def test_a_row_that_corrects_one_of_the_same_time_counts_from_its_own_arrival(tm
     assert made["known_at"].to_list() == [START, START + HOUR]
 
 
+def test_rows_that_do_not_say_when_they_were_received_are_counted(tmp_path):
+    table = read(
+        tmp_path / "f", "funding", ts=times(3), funding_rate=[1e-4] * 3,
+        received_at=[START, None, START + 2 * HOUR],
+    )  # fmt: skip
+    assert table.frames["BTC"]["known_at"].to_list() == times(3)
+    (finding,) = found(table.findings)
+    assert (finding.what, finding.count, finding.total) == ("without a time of reception", 1, 3)
+    assert (finding.action, finding.first) == ("known at its own time", START + HOUR)
+
+
+def test_an_interval_that_does_not_say_when_it_was_received_is_known_at_its_close(tmp_path):
+    table = read(
+        tmp_path / "v", "implied_vol", ts=times(2), received_at=[None, START + 3 * HOUR],
+        **dict.fromkeys(OHLC, 50.0),
+    )  # fmt: skip
+    assert table.frames["BTC"]["known_at"].to_list() == [START + HOUR, START + 3 * HOUR]
+    (finding,) = found(table.findings)
+    assert finding.action == "known at its own time, that of its interval's close"
+
+
+def test_sums_received_after_their_close_are_counted(tmp_path):
+    closes = times(5)[1:]
+    received = [closes[0], START + 2.5 * HOUR, START + timedelta(hours=3, minutes=10), closes[3]]
+    table = read(
+        tmp_path / "l", "liquidations", ts=times(4), received_at=received,
+        long_usd=[1.0, 10.0, 100.0, 1000.0], short_usd=[0.0] * 4,
+    )  # fmt: skip
+    (finding,) = found(table.findings)
+    assert (finding.what, finding.count) == ("sums received after their interval's close", 2)
+    assert finding.first == START + HOUR
+    assert finding.severity == "warning"
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 BAD = [
@@ -183,7 +255,15 @@ BAD = [
             "ts": [*times(4), START + 3.5 * HOUR],
             **{part: [60.0] * 5 for part in OHLC},
         },
-        "cover 1h each, and 1 open",
+        r"cover 1h each, the time between the first two, and 1 come\(s\) no whole number",
+    ),
+    (
+        "implied_vol",
+        {
+            "ts": [START, *times(4)[2:]],
+            **{part: [60.0] * 3 for part in OHLC},
+        },
+        "cover 2h each, .* keep rows of one interval, or bring the file into a store",
     ),
     (
         "liquidations",

@@ -10,7 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from margincast.features.cache import PARTIAL, PARTIAL_SECONDS, entries_of
+from margincast.core.errors import InputError
+from margincast.features.cache_entries import PARTIAL, PARTIAL_SECONDS, entries_of
+from margincast.jobs.setting import Setting
 
 LINES = "lines of features read from the cache"
 SECONDS = 60
@@ -89,6 +91,86 @@ def test_the_command_lists_and_clears_a_cache_and_nothing_else(command, wanted, 
     again = command(*wanted, "--out", tmp_path / "again", "--cache", cache)
     assert f"0 of {len(entries)} {LINES}" in again.errors
     assert table(tmp_path / "again").equals(fresh)
+
+
+def test_the_command_removes_what_no_build_read_for_as_long_as_it_is_told(
+    command, wanted, tmp_path
+):
+    cache = tmp_path / "cache"
+    assert command(*wanted, "--out", tmp_path / "out", "--cache", cache).code == 0
+    entries = list(entries_of(cache))
+    old = [entry for entry in entries if entry.family == "trades"]
+    past = time.time() - 3 * 86_400
+    for entry in old:
+        os.utime(entry.path, (past, past))
+    untouched = command("features", "cache", cache, "--older-than", "4d")
+    assert untouched.code == 0
+    assert untouched.output.startswith(f"{cache}: 0 entries, 0.0 MB not read for 4d removed; ")
+    assert len(list(entries_of(cache))) == len(entries)
+    pruned = command("features", "cache", cache, "--older-than", "2d")
+    assert pruned.code == 0
+    megabytes, left = (
+        sum(entry.size_bytes for entry in some) / 1e6 for some in (old, entries_of(cache))
+    )
+    rest = f"{len(entries) - len(old)} entries, {left:,.1f} MB"
+    assert pruned.output.splitlines() == [
+        f"trades: {len(old)} entries, {megabytes:,.1f} MB",
+        f"{cache}: {len(old)} entries, {megabytes:,.1f} MB not read for 2d removed; {rest} left",
+    ]
+    assert {entry.family for entry in entries_of(cache)} == {"book"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--older-than", "a month"], "--older-than: 'a month' is not a duration"),
+        (["--older-than", "30d", "--clear"], "give it or --older-than"),
+    ],
+)
+def test_an_age_that_is_none_or_a_contradiction_is_refused(command, tmp_path, options, words):
+    ending = command("features", "cache", tmp_path, *options)
+    assert ending.code == 2
+    assert words in ending.errors
+
+
+@pytest.mark.parametrize("text", ["none", "None", "NONE", " none "])
+def test_none_is_no_folder_however_it_is_written(workspace, tmp_path, text):
+    spec = workspace / "features" / "demo-1m.toml"
+    assert Setting.of(spec, None, tmp_path, "name", text).cache is None
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_name_of_a_cache_is_refused(workspace, tmp_path, text):
+    spec = workspace / "features" / "demo-1m.toml"
+    with pytest.raises(InputError, match="--cache is empty; give a folder, or 'none'"):
+        Setting.of(spec, None, tmp_path, "name", text)
+
+
+@pytest.fixture
+def policy(workspace: Path, market: Path, trained) -> list[str]:
+    """The command that scores the same data with a champion trained on it."""
+    assert trained.ending.code == 0, trained.ending.errors
+    return ["score", str(workspace / "serving" / "demo.toml"), "--data", str(market)]
+
+
+def test_a_score_reads_what_is_kept_and_keeps_nothing(command, wanted, policy, tmp_path):
+    cache = tmp_path / "cache"
+    for known in ("nothing", "all"):
+        ending = command(*policy, "--out", tmp_path / known, "--cache", cache)
+        assert ending.code == 0, ending.errors
+        (line,) = [text for text in ending.errors.splitlines() if LINES in text]
+        reused, _, total = line.split()[:3]
+        assert line == f"{reused} of {total} {LINES}"
+        if known == "nothing":
+            assert reused == "0"
+            assert not cache.exists()
+            assert command(*wanted, "--out", tmp_path / "built", "--cache", cache).code == 0
+        else:
+            assert reused == total
+    one, other = (
+        pl.read_parquet(tmp_path / known / "margin_levels.parquet") for known in ("nothing", "all")
+    )
+    assert one.equals(other)
 
 
 def test_a_cache_that_is_no_folder_is_refused(command, wanted, tmp_path):

@@ -1,10 +1,12 @@
 """``margincast features build``: what it finds in a folder, what it reports, and how it ends."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -35,6 +37,12 @@ function = "funding_rate"
 function = "log_open_interest_change"
 windows = ["30m"]
 """
+
+
+UNDECLARED = (
+    "the set reads funding (funding_rate) and does not say how long a row of it stands; "
+    'add funding = "..." below [standing]'
+)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +153,96 @@ def test_without_prices_there_is_nothing_to_build_on(command, market, tmp_path, 
     assert "bars are 1m apart, but the feature set's grid.interval is 5m" in ending.errors
 
 
+def test_books_without_bars_are_left_out_in_one_line_and_progress_ends_full(
+    command, workspace, market, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(market, data)
+    broken = pl.DataFrame({"ts": [datetime(2026, 1, 1, tzinfo=UTC)], "price": [1.0]})
+    for number in range(3):
+        broken.write_parquet(data / "book" / f"NOBARS{number}.parquet")
+    (data / "bars" / "SIM-ETH.parquet").unlink()
+    ending = build(
+        command, workspace / "features" / "demo-1m.toml", data, tmp_path / "out",
+        "data.book_known_after=0s",
+    )  # fmt: skip
+    assert ending.code == 0, ending.errors
+    assert "not read: the book of 4 contracts without bars\n" in ending.errors
+    assert "NOBARS" not in ending.errors
+    steps = re.findall(r"^features (\d+)/(\d+): (.*)$", ending.errors, re.MULTILINE)
+    assert steps == [
+        (str(number), "3", f"{table} of SIM-BTC")
+        for number, table in enumerate(("book", "trades", "bars"), start=1)
+    ]
+    _, record = features_of(tmp_path / "out")
+    (left_out,) = [f for f in record["findings"] if f["table"] == "book" and f["what"].startswith(
+        "contracts without bars")]  # fmt: skip
+    assert (left_out["count"], left_out["total"]) == (4, 5)
+    assert "NOBARS2" in left_out["what"]
+
+
+# --- what is wrong with a set is said before data is read, with the file's name -------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "replaced", "message"),
+    [
+        ('"log_return"', '"log_retrun"', "no feature function 'log_retrun' for bars (did you mean"),
+        ('windows = ["5m"]', 'windows = ["90s"]', "window 90s is not a whole number of 1m"),
+        ('funding = "9h"\n', "", UNDECLARED),
+    ],
+)
+def test_a_set_that_cannot_be_built_is_named(  # noqa: PLR0917  # fixtures and a case's three texts
+    command, workspace, market, tmp_path, text, replaced, message
+):
+    spec = workspace / "features" / "wrong.toml"
+    assert text in NO_FUNDING
+    spec.write_text(NO_FUNDING.replace(text, replaced))
+    ending = build(command, spec, market, tmp_path / "out")
+    assert ending.code == 2
+    assert f"error: {spec}: {message}" in ending.errors
+    assert "bars: bars" not in ending.errors
+
+
 # --- what is missing is reported ------------------------------------------------------------------
+
+
+def test_a_leader_that_is_not_there_is_warned_of(command, workspace, market, tmp_path):
+    ending = build(
+        command, workspace / "features" / "demo-1m.toml", market, tmp_path,
+        "data.book_known_after=0s", "grid.leader=SIM-BTCUSD",
+    )  # fmt: skip
+    assert ending.code == 0, ending.errors
+    assert "grid.leader SIM-BTCUSD has no bars (did you mean 'SIM-BTC'?), and 2 column(s)" in (
+        ending.errors
+    )
+    frame, record = features_of(tmp_path)
+    assert not_known(record, "leader_log_return_30m") == {"leader has no bar": len(frame)}
+
+
+def test_trades_that_end_before_the_book_are_warned_of(command, workspace, market, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(market, data)
+    path = data / "trades" / "SIM-BTC.parquet"
+    trades = pl.read_parquet(path)
+    first, last = trades["ts"].min(), trades["ts"].max()
+    middle = first + (last - first) / 2
+    trades.filter(pl.col("ts") <= middle).write_parquet(path)
+    ending = build(
+        command, workspace / "features" / "demo-1m.toml", data, tmp_path / "out",
+        "data.book_known_after=0s", "grid.warm_up=2h",
+    )  # fmt: skip
+    assert ending.code == 0, ending.errors
+    assert "trades, SIM-BTC: trades are there from" in ending.errors
+    frame, record = features_of(tmp_path / "out")
+    own = frame.filter(pl.col("symbol") == "SIM-BTC")
+    later = own.filter(pl.col("ts") > middle + timedelta(hours=2, minutes=10))
+    assert len(later) > 100
+    assert later["signed_flow_imbalance_10m"].is_null().all()
+    causes = not_known(record, "signed_flow_imbalance_10m")
+    assert causes["trades not there then"] >= len(later)
+    (warning,) = [f for f in record["findings"] if f["what"].startswith("trades are there from")]
+    assert (warning["symbol"], warning["severity"]) == ("SIM-BTC", "warning")
 
 
 def test_families_that_the_data_lacks_are_reported_and_their_columns_are_nan(
@@ -211,6 +308,8 @@ def test_an_interrupt_ends_it_cleanly(workspace, market, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    # no cache: nothing is left to go on from
+    assert "interrupted; the same command starts anew" in errors
     assert not list(Path(tmp_path / "out").glob("*"))
 
 

@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from tests.features.look_ahead_changes import CHANGES, Change, with_another_future
+from tests.features.look_ahead_changes import (
+    CHANGES,
+    Change,
+    with_another_future,
+    with_late_rows,
+)
 from tests.features.look_ahead_market import (
     FIRST,
     OF_LEADER,
     ROWS,
     STEP,
     Market,
-    Rows,
     Times,
     random_market,
     sources_of,
@@ -74,6 +77,9 @@ def _limits(frame: pd.DataFrame, last: Mapping[str, int]) -> Times:
 
 
 # --- cases ----------------------------------------------------------------------------------------
+
+LATE_SHARE = 0.25
+"""Share of changed tables to which rows of the past come late."""
 
 Build = Callable[[Room, Market], pd.DataFrame]
 """From a market to the features of a room."""
@@ -139,13 +145,10 @@ class Check:
             while outcome.cases[part.name] < wanted:
                 market = random_market(rng, part.contracts, part.tables)
                 before = self.build(part, market)
-                for build in range(self.builds_each):
+                for _ in range(self.builds_each):
                     if outcome.cases[part.name] >= wanted:
                         break
-                    if build % 6 == 5:
-                        self._late(part, market, rng, outcome)
-                    else:
-                        self._other_future(part, market, before, rng, outcome)
+                    self._other_future(part, market, before, rng, outcome)
                     yield outcome
 
     def _other_future(
@@ -156,7 +159,10 @@ class Check:
         rng: np.random.Generator,
         outcome: Outcome,
     ) -> None:
-        """Give every contract another future after its decision; nothing until then may move."""
+        """Give every contract another future after its decision; nothing until then may move.
+
+        Rows that arrive after the decision are part of the future, whatever time they are of.
+        """
         last = _decisions(part, market, rng)
         after, names = {}, []
         for symbol, contract in market.items():
@@ -171,41 +177,12 @@ class Check:
                     contract[table], last[symbol], change, rng, donor
                 )
                 names.append(f"{table}: {change.__name__}")
+                # bars are known at their close or missing
+                if table != "bars" and rng.random() < LATE_SHARE:
+                    changed[table] = with_late_rows(changed[table], last[symbol], rng)
+                    names.append(f"{table}: late")
             after[symbol] = changed
         _count(part, before, self.build(part, after), last, names=names, outcome=outcome)
-
-    def _late(self, part: Room, market: Market, rng: np.random.Generator, outcome: Outcome) -> None:
-        """Rows that arrive after the decision count, at it, as rows that are not there.
-
-        Bars are known at their close or missing. Of books the reader decides what a late snapshot
-        does to those after it: see the tests through the readers.
-        """
-        last = _decisions(part, market, rng)
-        absent, late, names = {}, {}, []
-        for symbol, contract in market.items():
-            left_out, delayed = dict(contract), dict(contract)
-            for table in part.tables:
-                if table in ("bars", "book") or table not in contract:
-                    continue
-                rows, at = contract[table], last[symbol]
-                chosen = _recent(rows, at, rng)
-                if table == "options":  # a chain comes as a whole
-                    chosen = np.isin(rows.known_at, rows.known_at[chosen])
-                left_out[table] = rows.take(~chosen)
-                arrival = at + rng.integers(1, 3 * STEP, len(rows))
-                known_at = np.where(chosen, arrival, rows.known_at)
-                delayed[table] = Rows(table, rows.ts, known_at, rows.values).ordered()
-                names.append(f"{table}: late")
-            absent[symbol], late[symbol] = left_out, delayed
-        if names:
-            without, with_late = self.build(part, absent), self.build(part, late)
-            _count(part, without, with_late, last, names=names, outcome=outcome)
-
-
-def _recent(rows: Rows, at: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Some rows known by a time, more of them the newer they are."""
-    age = (at - rows.known_at) / STEP
-    return (age >= 0) & (rng.random(len(rows)) < rng.uniform(0.1, 0.9) * np.exp(-age / 3))
 
 
 def _decisions(part: Room, market: Market, rng: np.random.Generator) -> dict[str, int]:

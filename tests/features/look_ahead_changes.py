@@ -175,6 +175,20 @@ def with_another_future(
     return _joined(known, change(future, rng)).ordered()
 
 
+def with_late_rows(rows: Rows, at: int, rng: np.random.Generator) -> Rows:
+    """Add rows of times up to a decision, the newer the more, that arrive only after it."""
+    age = (at - rows.known_at) / STEP
+    chosen = (age >= 0) & (rng.random(len(rows)) < rng.uniform(0.1, 0.9) * np.exp(-age / 3))
+    ts_before, count = 0, len(rows)
+    if rows.table == "options":  # a chain comes as a whole, and has a time of its own
+        chosen = np.isin(rows.known_at, rows.known_at[chosen])
+        ts_before, count = SECOND, 1
+    more = perturb(rows.take(chosen), rng)
+    arrival = np.broadcast_to(at + rng.integers(1, 3 * STEP, count), len(rows))[chosen]
+    late = Rows(rows.table, more.ts - ts_before, arrival, more.values)
+    return _joined(rows, late).ordered()
+
+
 def _joined(first: Rows, second: Rows) -> Rows:
     return Rows(
         first.table,

@@ -15,7 +15,7 @@ from tests.features.look_ahead_rooms import Room
 
 from margincast.features.pipeline import build_features
 from margincast.specs.training import Data
-from margincast.training.workload import read_market
+from margincast.training.market import read_market
 
 
 def build_from_files(folder: Path, part: Room, market: Market) -> pd.DataFrame:

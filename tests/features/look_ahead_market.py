@@ -93,14 +93,18 @@ class Rows:
     def ordered(self) -> "Rows":
         """Rows as a reader hands them on.
 
-        A book by its own time, where a row is known no sooner than the one before it; other tables
-        by the time they were known.
+        Bars by their own time, other tables by the time they were known; of a book without the
+        rows overtaken by then, and with the last of those of one time known together.
         """
-        if self.table in ("bars", "book"):
+        if self.table == "bars":
             _, first = np.unique(self.ts, return_index=True)
-            rows = self.take(first)
-            return Rows(self.table, rows.ts, np.maximum.accumulate(rows.known_at), rows.values)
-        return self.take(np.argsort(self.known_at, kind="stable"))
+            return self.take(first)
+        rows = self.take(np.argsort(self.known_at, kind="stable"))
+        if self.table != "book" or not len(rows):
+            return rows
+        rows = rows.take(rows.ts >= np.maximum.accumulate(rows.ts))
+        another = (np.diff(rows.ts) != 0) | (np.diff(rows.known_at) != 0)
+        return rows.take(np.append(another, True))
 
     @cached_property
     def frame(self) -> pl.DataFrame:

@@ -58,7 +58,7 @@ MOVE, SCALE = "log_return_12h", "parkinson_volatility_2d"
 
 STATISTICS = ("last", "mean", "deviation", "time_mean", "minimum", "rank")
 MARKET_CONTRACTS = 6
-BAR_ROOMS = 5
+BAR_ROOMS = 10
 
 
 @dataclass(frozen=True)
@@ -102,22 +102,22 @@ def rooms() -> list[Room]:
     derivatives = of.get("derivatives", [])
     everything = of | {"bars": _distinct([*of["bars"], *_panel_bars()])}
     dealt = [
-        room("calendar", {"calendar": of["calendar"]}, 0.08),
+        room("calendar", {"calendar": of["calendar"]}, 0.16),
         *(
-            room(f"bars {part + 1}", {"bars": of["bars"][part::BAR_ROOMS]}, 0.14)
+            room(f"bars {part + 1}", {"bars": of["bars"][part::BAR_ROOMS]}, 0.073)
             for part in range(BAR_ROOMS)
         ),
         *(
-            room(f"derivatives {part + 1}", {"derivatives": derivatives[part::2]}, 0.05)
+            room(f"derivatives {part + 1}", {"derivatives": derivatives[part::2]}, 0.03)
             for part in range(2)
         ),
-        room("book", {"book": of["book"]}, 0.04),
-        room("trades", {"trades": of["trades"]}, 0.025),
-        room("beside the leader", beside, 0.03),
-        room("across contracts", across, 0.008, contracts=MARKET_CONTRACTS, together=True),
+        room("book", {"book": of["book"]}, 0.025),
+        room("trades", {"trades": of["trades"]}, 0.012),
+        room("beside the leader", beside, 0.025),
+        room("across contracts", across, 0.006, contracts=MARKET_CONTRACTS, together=True),
         *(
             room(family, {family: of.get(family, [])}, share, contracts=1, together=True)
-            for family, share in (("implied_vol", 0.02), ("options", 0.004))
+            for family, share in (("implied_vol", 0.012), ("options", 0.003))
         ),
         room("everything", everything, 0.001, contracts=2, together=True),
     ]

@@ -11,7 +11,7 @@ from margincast.core.errors import InputError
 from margincast.features.alignment import (
     LIQUIDATION_COLUMNS,
     LONGEST_SILENCE,
-    tables_read,
+    not_of_bars,
     with_states,
 )
 from margincast.specs.features import Standing
@@ -48,15 +48,22 @@ def minutes(number: float) -> datetime:
 
 @given(
     st.lists(st.tuples(st.integers(-300, 700), st.integers(0, 400)), max_size=25),
+    st.sampled_from([0, 60, 240]),
     st.integers(1, 500),
 )
-def test_the_newest_row_known_that_still_stands_as_a_slow_loop_finds_it(given_rows, tolerance):
-    ordered = sorted((ts + late, ts) for ts, late in given_rows)
+def test_the_newest_row_known_that_still_stands_as_a_slow_loop_finds_it(
+    given_rows, covers, tolerance
+):
+    ordered = sorted((ts + covers + late, ts) for ts, late in given_rows)
     known_at, ts = [minutes(row[0]) for row in ordered], [minutes(row[1]) for row in ordered]
     values = [float(number) for number in range(len(ordered))]
+    rows = state(known_at, ts, funding_rate=values)
+    length = timedelta(minutes=covers)
+    if covers:
+        rows = rows.with_columns(pl.lit(length, dtype=pl.Duration("us")).alias("covers"))
     made = aligned(
         bars(12),
-        {"funding": state(known_at, ts, funding_rate=values)},
+        {"funding": rows},
         ["funding_rate"],
         standing=Standing(funding=timedelta(minutes=tolerance)),
     )
@@ -65,11 +72,26 @@ def test_the_newest_row_known_that_still_stands_as_a_slow_loop_finds_it(given_ro
         decided = START + (number + 1) * HOUR
         held = None
         for known, own, value in zip(known_at, ts, values, strict=True):
-            if known <= decided and (held is None or own >= held[1]):
-                held = (known, own, value)
-        stands = held is not None and decided - held[0] <= timedelta(minutes=tolerance)
-        expected.append(held[2] if held is not None and stands else None)
+            if known <= decided and (held is None or own >= held[0]):
+                held = (own, value)
+        stands = held is not None and decided - held[0] - length <= timedelta(minutes=tolerance)
+        expected.append(held[1] if held is not None and stands else None)
     assert made["funding_rate"].to_list() == expected
+
+
+def test_a_row_that_comes_weeks_late_is_not_fresh():
+    """A backfill: the rate of weeks ago is known from now on, and does not stand for today."""
+    rows = state([START], [START - timedelta(days=20)], funding_rate=[7.0])
+    made = aligned(bars(2), {"funding": rows}, ["funding_rate"])
+    assert made["funding_rate"].to_list() == [None, None]
+
+
+def test_an_interval_ages_from_its_close():
+    rows = state([START], [START - 4 * HOUR], implied_volatility=[0.5])
+    for covers, expected in ((2 * HOUR, [0.5, None]), (HOUR, [None, None])):
+        of_interval = rows.with_columns(pl.lit(covers, dtype=pl.Duration("us")).alias("covers"))
+        made = aligned(bars(2), {"implied_vol": of_interval}, ["implied_volatility"])
+        assert made["implied_volatility"].to_list() == expected
 
 
 def test_known_at_the_decision_counts_and_a_microsecond_later_does_not():
@@ -112,6 +134,38 @@ def test_what_no_table_gives_is_null_and_what_is_not_wanted_is_not_added():
     assert made["index_close"].null_count() == 2
 
 
+def test_no_column_of_bars_stands_in_for_a_table():
+    """Whatever else bars hold, what is wanted of a table comes from the table alone."""
+    frame = bars(2).with_columns(
+        funding_rate=pl.lit(0.05), long_liquidated_usd=pl.lit(9.0), rows=pl.lit(9), known_at="ts",
+        covers=pl.lit(9), decided_at="ts",
+    )  # fmt: skip
+    wanted = ["funding_rate", "long_liquidated_usd"]
+    states = {
+        "funding": state([START], funding_rate=[1e-4]),
+        **sums([START + HOUR, START + 2 * HOUR], [3.0, 4.0], HOUR),
+    }
+    made = aligned(frame, states, wanted)
+    assert made.select(wanted).rows() == [(1e-4, 3.0), (1e-4, 4.0)]
+    assert made.drop(wanted).equals(frame.drop(wanted))
+    assert aligned(frame, {}, wanted).select(wanted).rows() == [(None, None)] * 2
+
+
+def test_columns_of_bars_that_go_by_a_tables_name_are_reported():
+    frames = {
+        "A": bars(1).with_columns(funding_rate=pl.lit(0.05), skew_25_delta_30d=pl.lit(0.1)),
+        "B": bars(1).with_columns(funding_rate=pl.lit(0.05), mark_close=pl.lit(1.0)),
+        "C": bars(1),
+    }
+    findings = not_of_bars(frames)
+    assert [(found.what, found.count, found.total) for found in findings] == [
+        ("bars with the column funding_rate", 2, 3),
+        ("bars with the column skew_25_delta_30d", 1, 3),
+    ]
+    assert {found.severity for found in findings} == {"warning"}
+    assert not_of_bars({"C": bars(1)}) == []
+
+
 @pytest.mark.parametrize(
     ("table", "column"),
     [("funding", "funding_rate"), ("implied_vol", "implied_volatility"), ("options", "skew")],
@@ -120,14 +174,6 @@ def test_a_table_that_is_read_must_say_how_long_it_stands(table, column):
     rows = {table: state([START], **{column: [1.0]})}
     with pytest.raises(InputError, match=rf'add {table} = "..." below \[standing\]'):
         aligned(bars(1), rows, [column], standing=Standing())
-
-
-def test_columns_name_the_tables_that_give_them():
-    assert tables_read(["close", "funding_rate", "short_liquidated_usd"]) == [
-        "funding",
-        "liquidations",
-    ]
-    assert tables_read(["close", "mark_close"]) == []
 
 
 # --- liquidations ---------------------------------------------------------------------------------
@@ -176,26 +222,52 @@ def test_a_liquidation_at_a_close_belongs_to_the_bar_that_closes():
     assert "short_liquidated_usd" not in made.columns
 
 
-def sums(known_at: list[datetime], usd: list[float], covers: timedelta) -> dict[str, pl.DataFrame]:
-    rows = state(known_at, long_liquidated_usd=usd, short_liquidated_usd=usd)
+def sums(known_at: list[datetime], usd: list[float], covers: timedelta, opens=None):
+    ts = [known - covers for known in known_at] if opens is None else opens
+    rows = state(known_at, ts, long_liquidated_usd=usd, short_liquidated_usd=usd)
     return {"liquidations": rows.with_columns(pl.lit(covers).alias("covers"))}
 
 
-@given(st.sets(st.integers(1, 40)), st.sampled_from([15, 30, 60]))
-def test_sums_over_intervals_must_all_be_there(present, covers):
-    closes = sorted(present)
-    known_at = [START + number * timedelta(minutes=covers) for number in closes]
-    made = aligned(
-        bars(8),
-        sums(known_at, [float(number) for number in closes], timedelta(minutes=covers)),
-        ["long_liquidated_usd"],
-    )
-    each = 60 // covers
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 31), st.sampled_from([0, 0, 0, 1, 10, 59, 60, 150])), max_size=40
+    ),
+    st.sampled_from([15, 30, 60]),
+)
+def test_a_bar_is_known_by_the_sums_that_lie_in_it_and_were_known_by_its_close(given_rows, covers):
+    """Against a slow loop; a sum may be given again, or too late, and then says nothing."""
+    length = timedelta(minutes=covers)
+    ordered = sorted((minutes((open_ + 1) * covers + late), open_) for open_, late in given_rows)
+    opens = [minutes(open_ * covers) for _, open_ in ordered]
+    usd = [float(2 ** (number % 40)) for number in range(len(ordered))]
+    known_at = [known for known, _ in ordered]
+    made = aligned(bars(8), sums(known_at, usd, length, opens), ["long_liquidated_usd"])
     expected = []
     for bar in range(8):
-        needed = range(bar * each + 1, (bar + 1) * each + 1)
-        expected.append(float(sum(needed)) if present >= set(needed) else None)
+        closed = START + (bar + 1) * HOUR
+        within = [
+            (own, value)
+            for known, own, value in zip(known_at, opens, usd, strict=True)
+            if closed - HOUR <= own < closed and known <= closed
+        ]
+        needed = [closed - HOUR + number * length for number in range(60 // covers)]
+        whole = sorted(own for own, _ in within) == needed
+        expected.append(sum(value for _, value in within) if whole else None)
     assert made["long_liquidated_usd"].to_list() == expected
+
+
+def test_a_sum_that_comes_late_is_in_no_bar():
+    known_at = [minutes(60), minutes(150), minutes(190), minutes(240)]
+    opens = [minutes(60 * number) for number in range(4)]
+    made = aligned(
+        bars(5), sums(known_at, [1.0, 10.0, 100.0, 1000.0], HOUR, opens), ["long_liquidated_usd"]
+    )
+    assert made["long_liquidated_usd"].to_list() == [1.0, None, None, 1000.0, None]
+
+
+def test_sums_that_straddle_a_close_are_refused():
+    with pytest.raises(InputError, match=r"opens at 2024-01-01 00:30:00.* lies in two bars of 1h"):
+        aligned(bars(4), sums([minutes(90)], [1.0], HOUR), ["long_liquidated_usd"])
 
 
 @pytest.mark.parametrize("covers", [timedelta(hours=2), timedelta(days=1), timedelta(minutes=40)])
@@ -213,7 +285,11 @@ def test_sums_that_do_not_lie_within_a_bar_are_refused(covers):
     st.sampled_from(["events", "sums", "funding"]),
 )
 def test_rows_known_later_change_nothing(offsets, last, kind):
-    known_at = [minutes(offset) for offset in sorted(offsets)]
+    opens = [minutes(offset) for offset in sorted(offsets)]
+    known_at = list(opens)
+    if kind == "sums":
+        opens = [minutes(20 * (offset // 20)) for offset in sorted(offsets)]
+        known_at = sorted(own + timedelta(minutes=20 + 7 * (own.minute % 3)) for own in opens)
     usd = [1.1 ** (number % 50) for number in range(len(known_at))]
     decided = START + (last + 1) * HOUR
 
@@ -221,7 +297,7 @@ def test_rows_known_later_change_nothing(offsets, last, kind):
         if kind == "events":
             states = events(known_at, long_liquidated_usd=usd, short_liquidated_usd=usd)
         elif kind == "sums":
-            states = sums(known_at, usd, timedelta(minutes=20))
+            states = sums(known_at, usd, timedelta(minutes=20), opens)
         else:
             states = {"funding": state(known_at, funding_rate=usd)}
         if limit is not None:

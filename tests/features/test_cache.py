@@ -5,7 +5,10 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
+from errno import EACCES, EFBIG, EISDIR, ELOOP, ENOTDIR
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +21,16 @@ from hypothesis import strategies as st
 from margincast.data.quality import Finding
 from margincast.data.simulated.market import simulate_market, write_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
-from margincast.features.cache import (
-    PARTIAL,
-    PARTIAL_SECONDS,
-    FeatureCache,
-    Line,
-    digest_of_frame,
-    digest_of_series,
-    entries_of,
-)
+from margincast.features.cache import FeatureCache, Line
+from margincast.features.cache_entries import PARTIAL, PARTIAL_SECONDS, UNREAD_DAYS, entries_of
 from margincast.features.cached_lines import kept_states
-from margincast.features.code_version import ROOT, code_version
+from margincast.features.column_digest import digest_of_frame, digest_of_series
 from margincast.features.library import LIBRARY, Window, feature
 from margincast.features.pipeline import FeatureTable, build_features
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import validate_spec
 from margincast.specs.training import Data
-from margincast.training.workload import read_market
+from margincast.training.market import read_market
 
 BOOK = [
     {"function": "relative_spread", "statistics": ["last", "mean"], "windows": ["5m"]},
@@ -174,6 +170,10 @@ def test_states_in_memory_are_kept_by_their_content(cache):
         (pl.Series(["ab", "c"]), pl.Series(["a", "bc"])),
         (pl.Series(["", "c"]), pl.Series([None, "c"])),
         (pl.Series([True, False]), pl.Series([False, True])),
+        (pl.Series(["a", "b"], dtype=pl.Categorical), pl.Series(["a", "c"], dtype=pl.Categorical)),
+        (pl.Series(["a"], dtype=pl.Enum(["a", "b"])), pl.Series(["a"], dtype=pl.Enum(["b", "a"]))),
+        (pl.Series(["a"], dtype=pl.Categorical), pl.Series(["a"])),
+        (pl.Series([None]), pl.Series([None, None])),
     ],
 )
 def test_columns_that_differ_have_other_digests(one, other):
@@ -187,6 +187,39 @@ def test_what_lies_below_a_null_does_not_count():
     assert digest_of_series(below) == digest_of_series(pl.Series([1.0, None]))
 
 
+def test_categories_count_by_their_text_and_not_by_the_numbers_that_stand_for_them():
+    one, other = (
+        pl.Series(order, dtype=pl.Categorical(pl.Categories.random())).sort()
+        for order in (["put", "call", None], ["call", "put", None])
+    )
+    assert one.to_list() == other.to_list()
+    assert one.to_physical().to_list() != other.to_physical().to_list()
+    assert digest_of_series(one) == digest_of_series(other)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pl.Series("odd", [[1.0], [2.0]]),
+        pl.Series("odd", [{"a": 1}, {"a": 2}]),
+        pl.Series("odd", [b"\xff", b""]),
+        pl.Series("odd", [Decimal("1.5"), None]),
+        pl.Series("odd", [object(), object()], dtype=pl.Object),
+    ],
+)
+def test_what_has_no_digest_is_computed_each_time_and_the_column_is_named(cache, values):
+    rows = pl.DataFrame([pl.Series("a", [1.0, 2.0]), values])
+    for _ in range(2):
+        got = kept_states(
+            cache, "options", rows, build=lambda rows: rows.select("a"), details={},
+            module="margincast.features.alignment",
+        )  # fmt: skip
+        assert got["a"].to_list() == [1.0, 2.0]
+    assert (cache.reused, cache.built) == (0, 2)
+    assert f"2 not kept: column 'odd' is {values.dtype}, which has no digest" in cache.describe()
+    assert not list(entries_of(cache.folder))
+
+
 # A change rebuilds what it touches ------------------------------------------------------------
 
 
@@ -196,7 +229,8 @@ def test_a_line_added_is_the_only_one_built(market, cache):
     wider = feature_set(book=[BOOK[0], added, *BOOK[1:]])
     warm = again(cache)
     kept = build(market, warm, wider)
-    assert (warm.reused, warm.built) == (LINES, len(SYMBOLS))
+    # a line is not taken for another of the same module
+    assert (warm.reused, warm.built, warm.damaged) == (LINES, len(SYMBOLS), 0)
     require_same(kept.frame, build(market, None, wider).frame)
 
 
@@ -210,13 +244,22 @@ def test_a_line_taken_out_or_moved_builds_nothing(market, cache):
 
 
 @pytest.mark.parametrize(
-    ("table", "rebuilt"),
-    [("bars", 0), ("trades", len(TRADES)), ("book", len(BOOK) + len(TRADES))],
+    ("place", "kept_rows", "rebuilt"),
+    [
+        ("bars/SIM-ETH", slice(5, None), 0),
+        # books and trades are reduced as far as bars go
+        ("bars/SIM-ETH", slice(-700), len(BOOK) + len(TRADES)),
+        # those of the leader as far as bars of any contract do
+        ("bars/SIM-BTC", slice(-700), 0),
+        ("trades/SIM-ETH", slice(-700), len(TRADES)),
+        ("book/SIM-ETH", slice(-700), len(BOOK) + len(TRADES)),
+        ("book/SIM-BTC", slice(-700), len(BOOK) + len(TRADES)),
+    ],
 )
-def test_other_data_of_a_contract_rebuilds_what_reads_it(market, cache, table, rebuilt):
+def test_other_data_of_a_contract_rebuilds_what_reads_it(market, cache, place, kept_rows, rebuilt):
     build(market, cache, feature_set())
-    path = market / table / "SIM-ETH.parquet"
-    pl.read_parquet(path).head(-700).write_parquet(path)
+    path = market / f"{place}.parquet"
+    pl.read_parquet(path)[kept_rows].write_parquet(path)
     warm = again(cache)
     kept = build(market, warm, feature_set())
     assert (warm.reused, warm.built) == (LINES - rebuilt, rebuilt)
@@ -246,75 +289,6 @@ def test_the_warm_up_and_the_leader_rebuild_nothing(market, cache):
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """A copy of the package's source, as old as it is."""
-    return Path(shutil.copytree(ROOT, tmp_path / "source" / "margincast"))
-
-
-def edit(path: Path) -> None:
-    written = path.stat().st_mtime
-    path.write_text(path.read_text(encoding="utf-8") + "\n# other code\n", encoding="utf-8")
-    os.utime(path, (written, written))
-
-
-@pytest.fixture
-def settled_source(source: Path) -> Path:
-    """The same, as if written long before this process began."""
-    for path in source.rglob("*.py"):
-        os.utime(path, (0, 0))
-    return source
-
-
-@pytest.mark.parametrize(
-    ("edited", "moves_book", "moves_trades"),
-    [
-        ("features/trade_flow/activity.py", False, True),
-        ("features/order_book/spread.py", False, True),
-        ("features/order_book/reduction.py", True, True),
-        ("features/order_book/snapshots.py", True, True),
-        ("data/schemas.py", True, True),
-        ("data/trades.py", False, True),
-        ("core/time.py", True, True),
-        ("features/pipeline.py", True, True),
-        ("features/volatility/realised.py", False, False),
-        ("features/market.py", False, False),
-        ("models/scale.py", False, False),
-    ],
-)
-def test_code_rebuilds_what_runs_through_it(settled_source, edited, moves_book, moves_trades):
-    book = (
-        "margincast.features.order_book.cost",
-        "margincast.features.order_book.reduction",
-        "margincast.data.book",
-    )
-    trades = (
-        "margincast.features.trade_flow.activity",
-        "margincast.features.trade_flow.reduction",
-        "margincast.data.trades",
-        "margincast.data.book",
-    )
-    alone = ("margincast.features.pipeline",)
-    code_version.cache_clear()
-    before = [code_version(modules, alone, settled_source) for modules in (book, trades)]
-    assert None not in before
-    edit(settled_source / edited)
-    code_version.cache_clear()
-    after = [code_version(modules, alone, settled_source) for modules in (book, trades)]
-    moved = [one != other for one, other in zip(before, after, strict=True)]
-    assert moved == [moves_book, moves_trades]
-
-
-def test_code_edited_since_the_process_began_has_no_version(settled_source):
-    modules = ("margincast.features.order_book.cost",)
-    code_version.cache_clear()
-    assert code_version(modules, (), settled_source) is not None
-    later = time.time() + 60
-    os.utime(settled_source / "features" / "library.py", (later, later))
-    code_version.cache_clear()
-    assert code_version(modules, (), settled_source) is None
-
-
-@pytest.fixture
 def planted() -> Iterator[str]:
     @feature("trades", "number")
     def planted_trade_count(window: Window) -> pl.Expr:
@@ -330,6 +304,7 @@ def test_a_function_from_outside_the_package_is_always_computed(market, cache, p
     warm = again(cache)
     kept = build(market, warm, features)
     assert (warm.reused, warm.built) == (LINES, len(SYMBOLS))
+    assert warm.describe().endswith("; 2 not kept: their function is not part of the package")
     require_same(kept.frame, build(market, None, features).frame)
 
 
@@ -340,6 +315,72 @@ def test_nothing_is_kept_of_data_that_changed_after_its_digest(market, cache):
     os.utime(market / "book" / "SIM-ETH.parquet", (1, 1))
     build_features(feature_set(trades=[]), sources, cache)
     assert len(list(entries_of(cache.folder))) == len(features.book)  # those of the other contract
+    assert "3 not kept: their files were written again while they were read" in cache.describe()
+
+
+def test_nothing_is_kept_of_rows_whose_files_are_not_known(market, cache):
+    spec = validate_spec({"book": ["book"], "book_known_after": "1s"}, Data, "data")
+    sources = read_market(spec, feature_set(trades=[]), market).sources
+    build_features(feature_set(trades=[]), replace(sources, origins={}), cache)
+    assert "6 not kept: which files they come from is not known" in cache.describe()
+    assert not list(entries_of(cache.folder))
+
+
+# Reading without keeping, and letting go ---------------------------------------------------------
+
+
+def test_a_cache_that_is_read_only_is_read_and_never_added_to(market, cache):
+    nothing = FeatureCache(cache.folder.with_name("nothing"), read_only=True)
+    fresh = build(market, nothing, feature_set())
+    assert not nothing.folder.exists()
+    assert nothing.describe() == f"0 of {LINES} lines of features read from the cache"
+    build(market, cache, feature_set(trades=[]))
+    left = cache.folder / "book" / f"{KEY}.parquet.1{PARTIAL}"
+    left.write_bytes(b"half")
+    for path in (left, *(entry.path for entry in entries_of(cache.folder))):
+        grow_old(path)
+    before = set(cache.folder.rglob("*"))
+    reader = FeatureCache(cache.folder, read_only=True)
+    require_same(build(market, reader, feature_set()).frame, fresh.frame)
+    assert (reader.reused, reader.built) == (len(SYMBOLS) * len(BOOK), len(SYMBOLS) * len(TRADES))
+    assert set(cache.folder.rglob("*")) == before
+
+
+def grow_old(path: Path, days: float = UNREAD_DAYS + 1) -> None:
+    past = time.time() - days * 86_400
+    os.utime(path, (past, past))
+
+
+def test_a_build_removes_what_no_build_read_for_long_and_says_so(market, cache):
+    build(market, cache, feature_set())
+    old = {entry.path: entry.size_bytes for entry in entries_of(cache.folder)}
+    other = cache.folder / "book" / "notes.parquet"
+    other.write_bytes(b"not ours")
+    for path in (*old, other):
+        grow_old(path)
+    warm = again(cache)
+    kept = build(market, warm, feature_set(trades=[]))
+    left = {entry.path for entry in entries_of(cache.folder)}
+    assert {path.parent.name for path in left} == {"book"}
+    assert len(left) == warm.reused == len(SYMBOLS) * len(BOOK)
+    megabytes = sum(size for path, size in old.items() if path not in left) / 1e6
+    removed = len(SYMBOLS) * len(TRADES)
+    assert warm.describe() == (
+        f"6 of 6 lines of features read from the cache; {removed} entries, {megabytes:,.1f} MB "
+        "not read for 30 days removed"
+    )
+    assert other.exists()
+    require_same(kept.frame, build(market, None, feature_set(trades=[])).frame)
+
+
+def test_an_entry_younger_than_that_stays(market, cache):
+    build(market, cache, feature_set())
+    for entry in entries_of(cache.folder):
+        grow_old(entry.path, UNREAD_DAYS - 0.1)
+    warm = again(cache)
+    build(market, warm, feature_set(trades=[]))
+    assert len(list(entries_of(cache.folder))) == LINES
+    assert not warm.removed.count
 
 
 # Damage ---------------------------------------------------------------------------------------
@@ -422,6 +463,47 @@ def test_an_entry_with_other_columns_is_built_again(entry, tmp_path, columns):
     assert cache.damaged == 1
 
 
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def no_permission(path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("nothing is forbidden to root")
+    path.touch()
+    path.chmod(0)
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "number"),
+    [(a_folder, EISDIR), (a_link_to_itself, ELOOP), (no_permission, EACCES)],
+)
+def test_an_entry_that_cannot_be_read_is_not_called_damaged_and_is_left(
+    tmp_path, entry, obstacle, number
+):
+    path = tmp_path / "book" / entry.name
+    path.parent.mkdir()
+    obstacle(path)
+    before = path.lstat()
+    frame, cache = get(tmp_path)
+    assert frame.equals(FRAME)
+    assert (cache.built, cache.damaged, cache.unreadable) == (1, 0, 1)
+    (finding,) = cache.take_findings()
+    assert finding == Finding(
+        "cache", "built features", f"entry cannot be read: {os.strerror(number)}", 1, 1,
+        "built again, and the entry left as it is", severity="warning",
+    )  # fmt: skip
+    assert f"1 cannot be read ({os.strerror(number)}), built again" in cache.describe()
+    assert "damaged" not in cache.describe()
+    assert path.lstat() == before
+    other = Line("book", LINE.columns, KEY[::-1])
+    assert get(tmp_path, other)[1].built == get(tmp_path, other)[1].reused == 1
+
+
 def test_damage_shows_among_the_findings_of_a_build(market, cache):
     fresh = build(market, cache, feature_set())
     broken = next(entries_of(cache.folder)).path
@@ -454,6 +536,7 @@ def test_a_folder_that_cannot_be_made_is_reported_once(tmp_path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     cache = FeatureCache(tmp_path / "file" / "cache")
     require_reported_once(cache, [LINE, Line("trades", LINE.columns, KEY)])
+    assert cache.refusal == f"{cache.folder}: {os.strerror(ENOTDIR)}"
 
 
 def test_a_full_disk_is_reported_once_and_leaves_nothing_half_written(tmp_path):
@@ -465,6 +548,7 @@ def test_a_full_disk_is_reported_once_and_leaves_nothing_half_written(tmp_path):
         require_reported_once(cache, [LINE, Line("trades", LINE.columns, KEY)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert cache.refusal == f"{cache.folder}: {os.strerror(EFBIG)}"
 
 
 def test_what_a_killed_writer_left_is_removed_once_it_is_old(cache):

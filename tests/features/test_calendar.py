@@ -49,20 +49,19 @@ def test_worked_by_hand(expression, expected):
 
 @given(st.lists(TIMES, min_size=1, max_size=30).map(sorted))
 def test_every_time_equals_pandas_clock(times):
-    minutes = [time.replace(second=0, microsecond=0) for time in times]
-    index = pd.DatetimeIndex(minutes)
-    week = index.day_of_week * 24 + index.hour + index.minute / 60
-    np.testing.assert_allclose(at(minutes, calendar.hour_of_week()), week, rtol=1e-12)
-    np.testing.assert_array_equal(at(minutes, calendar.is_weekend()), index.day_of_week >= 5)
+    index = pd.DatetimeIndex(times)
+    week = (index - index.normalize()) / pd.Timedelta(hours=1) + 24 * index.day_of_week
+    np.testing.assert_allclose(at(times, calendar.hour_of_week()), week, rtol=1e-12)
+    np.testing.assert_array_equal(at(times, calendar.is_weekend()), index.day_of_week >= 5)
     sine, cosine = (
-        np.array(at(minutes, function()))
+        np.array(at(times, function()))
         for function in (calendar.hour_of_week_sine, calendar.hour_of_week_cosine)
     )
     np.testing.assert_allclose(sine**2 + cosine**2, 1.0, rtol=1e-12)
     angle = np.arctan2(sine, cosine) * 84 / math.pi
     np.testing.assert_allclose(np.cos((angle - week) * math.pi / 84), 1.0, atol=1e-12)
     age = np.minimum((index - index[0]) / pd.Timedelta(days=1), 365)
-    np.testing.assert_allclose(at(minutes, calendar.days_since_listing(365)), age, atol=1e-9)
+    np.testing.assert_allclose(at(times, calendar.days_since_listing(365)), age, atol=1e-9)
 
 
 @given(st.lists(TIMES, min_size=2, max_size=30).map(sorted), st.integers(1, 30))
@@ -80,7 +79,21 @@ def test_the_next_funding_is_never_now(time):
         assert 0 < found <= between
 
 
-@pytest.mark.parametrize("between", [0.0, -8.0, 5.0, 48.0, float("nan"), float("inf")])
+def test_no_two_seconds_of_a_day_are_the_same():
+    seconds = [MONDAY + timedelta(seconds=10 * number) for number in range(8640)]
+    assert len(set(at(seconds, calendar.hour_of_day()))) == len(seconds)
+    assert at(hours(*range(24)), calendar.hour_of_day()) == [float(hour) for hour in range(24)]
+
+
+def test_fundings_some_minutes_apart_fit_a_day():
+    assert at(hours(0.05), calendar.hours_to_funding(0.1)) == [pytest.approx(0.05)]
+    assert at(hours(0.5), calendar.hours_to_funding(1 / 3)) == [pytest.approx(1 / 6)]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [0.0, -8.0, 5.0, 48.0, float("nan"), float("inf"), 1e-12, 0.5 / 3600, 1.7e-3],
+)
 def test_fundings_that_do_not_fit_a_day_are_refused(between):
     with pytest.raises(InputError, match="divide 24, such as 8, 4 or 1"):
         calendar.hours_to_funding(between)

@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from margincast.features.pipeline import build_features
 from margincast.features.presence import Rows
 from margincast.features.sources import Sources
 from margincast.features.tables import readings_of
+from margincast.features.trade_flow import reduction
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import validate_spec
 
@@ -191,7 +193,7 @@ def test_a_book_that_begins_late_has_a_hole_and_ends():
         causes.INCOMPLETE: 3,
     }
     # never enough depth for a million
-    assert counted(table, "cost_to_buy_1e+06_last") == gone | {
+    assert counted(table, "cost_to_buy_1000000_last") == gone | {
         causes.INCOMPLETE: 1,
         causes.NOT_DEFINED: 10,
     }
@@ -231,6 +233,59 @@ def test_trades_without_a_side_without_a_book_and_where_nothing_was_traded():
     assert counted(table, "signed_flow_imbalance_2m") == {"no trades for the contract": 10}
 
 
+def test_trades_that_end_before_the_book_are_not_known_and_not_zero():
+    bars = table_of(BTCUSDT=bars_of(12 * 60))
+    minutes = range(1, 12 * 60 + 1)
+    # the first trade at 01:00, the last at 05:00; the book is there from 00:01 to 12:00
+    traded = range(60, 301, 5)
+    lines = feature_set(trades=TRADES[:2])
+    table = build_features(lines, Sources(bars, book_at(minutes), trades_at(traded)))
+    count = table.frame.set_index("ts")["trade_count_2m"]
+    pause = reduction.LONGEST_PAUSE // MINUTE
+    known = count[count.notna()]
+    assert (known.index[0], known.index[-1]) == (
+        START + 61 * MINUTE, START + (300 + pause) * MINUTE,
+    )  # fmt: skip
+    assert len(known) == 300 + pause - 61 + 1
+    assert set(known[known.index > START + 301 * MINUTE]) == {0.0}
+    # decisions from minute 3 on: 57 before the first trade; a window of two minutes begins there
+    assert counted(table, "trade_count_2m") == {
+        "trades not there then": 57 + 720 - 300 - pause,
+        causes.SHORT: 1,
+    }
+    (warning,) = [one for one in table.findings if one.severity == "warning"]
+    assert (warning.table, warning.symbol) == ("trades", "BTCUSDT")
+    assert (warning.count, warning.total) == (59 + 420, 720)
+    assert "trades are there from 2026-01-05 00:59 to 2026-01-05 04:59" in warning.what
+
+
+def test_a_pause_of_trades_is_not_zero_for_ever_and_nothing_later_changes_it():
+    bars = table_of(BTCUSDT=bars_of(12 * 60))
+    book = book_at(range(1, 12 * 60 + 1))
+    pause = reduction.LONGEST_PAUSE // MINUTE
+    lines = feature_set(trades=TRADES[:1], warm_up="1m")
+    tables = [
+        build_features(lines, Sources(bars, book, trades_at(traded)))
+        for traded in ([1, 2, 3, 400, 720], [1, 2, 3, 400, 401, 402, 720], [1, 2, 3])
+    ]
+    counts = [table.frame.set_index("ts")["trade_count_2m"] for table in tables]
+    # bit for bit up to the first trade that differs
+    for other in counts[1:]:
+        pd.testing.assert_series_equal(counts[0][:399], other[:399], check_exact=True)
+    unknown = counts[0].isna()
+    hole = [*range(4 + pause, 400), *range(401 + pause, 720)]
+    # both minutes of a window must be known
+    expected = {1, *hole, *(minute + 1 for minute in hole)}
+    assert {(ts - START) // MINUTE for ts in counts[0][unknown].index} == expected
+    # the spans agree: no warning, but counted
+    assert not [one for one in tables[0].findings if one.severity == "warning"]
+    assert counted(tables[0], "trade_count_2m") == {
+        causes.SHORT: 1,
+        "trades not there then": len(hole),
+        causes.INCOMPLETE: 2,
+    }
+
+
 MARKET = [
     {"function": "leader", "columns": ["log_return_1m"]},
     {"function": "market_median", "columns": ["log_return_1m"]},
@@ -266,9 +321,19 @@ def test_without_a_leader_there_is_no_bar_of_it():
     lines = [{"function": "log_implied_volatility", "windows": ["1m"]}]
     table = build_features(feature_set(bars=BARS, market=MARKET, implied_vol=lines), Sources(bars))
     assert counted(table, "leader_log_return_1m") == {causes.NO_LEADER: 10}
-    assert counted(table, "log_implied_volatility_1m") == {"no implied_vol for the leader": 10}
-    beta = counted(table, "beta_to_leader_log_return_1m_4m")
-    assert beta[causes.NO_LEADER] > 0
+    # whatever else is missing: a leader that is not there is the first thing to mend
+    assert counted(table, "log_implied_volatility_1m") == {causes.NO_LEADER: 10}
+    assert counted(table, "beta_to_leader_log_return_1m_4m") == {causes.NO_LEADER: 10}
+    (warning,) = [one for one in table.findings if one.symbol == "BTCUSDT"]
+    assert (warning.severity, warning.count, warning.total) == ("warning", 3, 7)
+    assert "grid.leader BTCUSDT has no bars" in warning.what
+
+
+def test_a_leader_that_nothing_reads_need_not_be_there():
+    bars = table_of(XRPUSDT=bars_of(12))
+    lines = [{"function": "market_median", "columns": ["log_return_1m"]}]
+    table = build_features(feature_set(bars=BARS, market=lines), Sources(bars))
+    assert not [finding for finding in table.findings if finding.severity == "warning"]
 
 
 def test_a_market_column_of_a_column_nobody_knows():

@@ -195,13 +195,15 @@ def twin(trades, book, rows, minimum):
         if not later:
             continue
         sign = {"buy": 1.0, "sell": -1.0, None: math.nan}[side]
-        impact = 2 * sign * ((later[0][1] + later[0][2]) / 2 - mid) / mid
+        later_mid = (later[0][1] + later[0][2]) / 2
+        impact = 2 * sign * (later_mid - mid) / mid
+        realised = 2 * sign * (price - later_mid) / mid
         at_once = [row for row in book if second <= row[0] <= second + gap]
         taken = depth(before[-1]) - depth(at_once[0]) if at_once else -1.0
         back = depth(later[0]) - depth(at_once[0]) if at_once else 0.0
         large = min(usd, taken) >= LARGE_SHARE / 2 * depth(before[-1])
         outcomes.append(
-            (math.ceil(later[0][0] / 60), usd, spread, impact, large * taken, large * back)
+            (math.ceil(later[0][0] / 60), usd, realised, impact, large * taken, large * back)
         )
     table = []
     for decision in range(min(minute), last + 1):
@@ -211,17 +213,19 @@ def twin(trades, book, rows, minimum):
             continue
         met = [row for row in paid if row[0] in window]
         known = [row for row in outcomes if row[0] in window]
-        usd, later_usd = sum(row[1] for row in met), sum(row[1] for row in known)
+        usd = sum(row[1] for row in met)
         # an interval with an unknown aggressor is not known, and its window has one row less
         sided = {n for n in window if not any(math.isnan(r[3]) for r in known if r[0] == n)}
+        signed = [row for row in known if row[0] in sided]
+        signed_usd = sum(row[1] for row in signed)
         table.append([
             sum(row[1] * row[2] for row in met) / usd if met else None,
             *(
                 [None, None]
-                if not known or len(sided) < len(window)
+                if not signed or len(sided) < minimum
                 else [
-                    sum(row[1] * row[3] for row in known) / later_usd,
-                    sum(row[1] * (row[2] - row[3]) for row in known) / later_usd,
+                    sum(row[1] * row[3] for row in signed) / signed_usd,
+                    sum(row[1] * row[2] for row in signed) / signed_usd,
                 ]
             ),
             sum(row[5] for row in known) / sum(row[4] for row in known)
@@ -269,10 +273,11 @@ def test_equals_the_slow_twin(market):
 @given(markets(sides=("buy", "sell", "buy", "sell", "buy", "sell", None)))
 def test_equals_the_slow_twin_where_some_aggressors_are_not_known(market):
     trades, book = market
-    table = reduced(trades, book, MINUTE, share=1.0)
-    expected = twin(trades, book, 1, 1)
-    for place, name in enumerate(NAMES):
-        assert_same(table[f"{name}_1m"].to_list(), [row[place] for row in expected])
+    for rows, least in ((1, 1), (3, 2)):
+        table = reduced(trades, book, rows * MINUTE, share=least / rows)
+        expected = twin(trades, book, rows, least)
+        for place, name in enumerate(NAMES):
+            assert_same(table[f"{name}_{rows}m"].to_list(), [row[place] for row in expected])
 
 
 # --- properties -----------------------------------------------------------------------------------
@@ -295,10 +300,9 @@ def test_mirrored_markets_and_other_units_give_the_same(market):
         values = table[f"{name}_2m"].to_list()
         assert_same(cents[f"{name}_2m"].to_list(), values)
         other = swapped[f"{name}_2m"].to_list()
-        if name == "price_impact":
+        if name in ("price_impact", "realised_spread"):
             values = [None if value is None else -value for value in values]
-        if name != "realised_spread":
-            assert_same(other, values)
+        assert_same(other, values)
     assert table["effective_spread_paid_2m"].drop_nulls().min() >= 0
 
 

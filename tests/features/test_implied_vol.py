@@ -232,6 +232,7 @@ def test_every_contract_sees_the_leaders_surface_while_it_stands(first, second):
             "ts": [START + 3 * HOUR],
             "known_at": [START + 4 * HOUR],
             "implied_volatility": [0.5],
+            "covers": [HOUR],
         },
         schema_overrides={"ts": UTC_TIME, "known_at": UTC_TIME},
     )

@@ -13,12 +13,14 @@ from scipy.stats import norm
 
 from margincast.data.option_chains import read_option_chains
 from margincast.features.implied_vol.surface import (
+    SETTLING,
     surface_findings,
     surface_states,
     tenors_in,
 )
 
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FORWARD = 1000.0
 STRIKES = FORWARD * np.exp(np.linspace(-0.5, 0.5, 41))
@@ -212,6 +214,51 @@ def test_a_calendar_spread_that_costs_nothing_is_mended():
     assert nearer * (1 - 1e-9) <= further < nearer * 1.005
 
 
+def steep(k, _):
+    """Volatility of a smile with wings far steeper than those of later expiries."""
+    return np.sqrt(0.25 + 2 * (np.sqrt(k * k + 0.04) - 0.2))
+
+
+def within(reach):
+    return FORWARD * np.exp(np.linspace(-reach, reach, 21))
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "mended"),
+    [(0.2, 0.5, 0), (0.5, 0.2, 0), (0.2, 0.2, 0), (0.5, 0.5, 1), (0.55, 0.5, 1), (0.6, 0.45, 0)],
+)
+def test_a_calendar_spread_is_one_of_strikes_that_both_expiries_quote(near, far, mended):
+    # 0.44 * 40 = 17.6 day-variances: the steep smile has more of them beyond k = 0.474 alone
+    level = math.sqrt(0.44)
+    chain = pl.concat(
+        [
+            snapshot(steep, (20,), strikes=within(near)),
+            snapshot(flat(level), (40,), strikes=within(far)),
+        ]
+    )
+    row = states(chain, (40,)).row(0, named=True)
+    assert row["calendars_mended"] == mended
+    assert row["expiries_fitted"] == 2
+    if not mended:
+        assert row["atm_volatility_40d"] == pytest.approx(level, abs=1e-9)
+        assert row["skew_25_delta_40d"] == pytest.approx(0, abs=1e-9)
+        assert row["butterfly_25_delta_40d"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_calendar_spread_is_one_of_neighbouring_expiries():
+    # what the second would be where only the first and the third are quoted is not known
+    wide, narrow = within(0.5), within(0.2)
+    chain = pl.concat(
+        [
+            snapshot(flat(0.4), (10,), strikes=wide),
+            snapshot(steep, (20,), strikes=narrow),
+            snapshot(flat(math.sqrt(0.44)), (40,), strikes=wide),
+        ]
+    )
+    row = states(chain).row(0, named=True)
+    assert (row["expiries_fitted"], row["calendars_mended"]) == (3, 0)
+
+
 # --- properties -----------------------------------------------------------------------------------
 
 TILTS = st.floats(-0.6, 0.6)
@@ -258,40 +305,174 @@ def test_values_stay_within_the_quoted_volatilities(tilt, level):
             assert least - 1e-3 <= center + butterfly + side * skew / 2 <= most + 1e-3
 
 
+ARRIVALS = ("together", "one by one", "in halves", "some late")
+
+
+def received(chain, generator, how):
+    """The rows of a snapshot in random order, with times at which they arrive, in seconds."""
+    rows = len(chain)
+    match how:
+        case "together":
+            delay = np.full(rows, generator.integers(0, 90))
+        case "one by one":
+            delay = np.cumsum(generator.integers(0, 3, rows))
+        case "in halves":
+            delay = np.where(np.arange(rows) < rows / 2, 0, generator.integers(1, 150))
+        case "some late":
+            late = generator.random(rows) < 0.1
+            delay = np.where(late, generator.integers(1, 6000, rows), 0)
+    times = pl.Series(generator.permutation(delay)) * SECOND
+    return chain.with_columns((pl.col("ts") + times).alias("known_at"))
+
+
 def series(seed, count=3):
-    """Snapshots an hour apart, each of its own smile; some rows received an hour late."""
+    """Snapshots an hour apart, each of its own smile, each arriving in its own way."""
     generator = np.random.default_rng(seed)
     frames = []
     for number in range(count):
         smile = svi(generator.uniform(-0.6, 0.6), generator.uniform(0.1, 0.6))
         chain = snapshot(smile, at=START + number * HOUR, strikes=STRIKES[::4])
-        late = pl.Series(generator.random(len(chain)) < 0.05)
-        frames.append(
-            chain.with_columns(
-                pl.when(late)
-                .then(pl.col("ts") + timedelta(minutes=int(generator.integers(1, 100))))
-                .otherwise(pl.col("ts"))
-                .alias("known_at")
-            )
-        )
+        frames.append(received(chain, generator, generator.choice(ARRIVALS)))
     return pl.concat(frames).sample(fraction=1, shuffle=True, seed=seed)
 
 
-@settings(max_examples=8)
-@given(st.integers(0, 10**6), st.integers(0, 300))
-def test_rows_known_later_change_nothing(seed, minutes):
-    chain = series(seed)
-    at = START + minutes * timedelta(minutes=1)
-    by_then = chain.filter(pl.col("known_at") <= at)
-    whole = states(chain).filter(pl.col("known_at") <= at)
-    assert whole.equals(states(by_then))
-    moved = chain.with_columns(
-        pl.when(pl.col("known_at") > at)
-        .then(pl.col("implied_volatility") * 1.7)
-        .otherwise(pl.col("implied_volatility"))
-        .alias("implied_volatility")
+@st.composite
+def series_and_times(draw):
+    """A chain and a time at or near which some of its rows arrive."""
+    chain = series(draw(st.integers(0, 10**6)))
+    arrival = (
+        chain["known_at"]
+        .unique()
+        .sort()[draw(st.integers(0, 10**6)) % chain["known_at"].n_unique()]
     )
-    assert whole.equals(states(moved).filter(pl.col("known_at") <= at))
+    return chain, arrival + draw(st.sampled_from([-1, 0, 1, 29, 59, 60, 61, 600])) * SECOND
+
+
+@settings(max_examples=15)
+@given(series_and_times())
+def test_rows_known_later_change_nothing(case):
+    chain, at = case
+    by_then = pl.col("known_at") <= at
+    whole = states(chain).filter(by_then)
+    assert whole.equals(states(chain.filter(by_then)).filter(by_then))
+    volatility = pl.col("implied_volatility")
+    moved = chain.with_columns(
+        pl.when(by_then).then(volatility).otherwise(volatility * 1.7).alias("implied_volatility")
+    )
+    assert whole.equals(states(moved).filter(by_then))
+
+
+@settings(max_examples=15)
+@given(series_and_times())
+def test_every_row_counts_when_it_has_settled_and_none_before_it_arrived(case):
+    chain, at = case
+    known = states(chain).filter(pl.col("known_at") <= at)
+    arrived = chain.filter(pl.col("known_at") <= at)
+    settled = chain.filter(pl.col("known_at") <= at - SETTLING)
+    newest = settled["ts"].max()
+    if newest is not None:
+        assert known["ts"][-1] >= newest
+    if len(known):
+        ts = pl.col("ts") == known["ts"][-1]
+        assert len(settled.filter(ts)) <= known["quotes"][-1] <= len(arrived.filter(ts))
+
+
+# --- arrivals -------------------------------------------------------------------------------------
+
+
+def arriving(chain, *parts):
+    """Rows of a chain, so many of them (the rest where None) so long after its time."""
+    delays = [delay for count, delay in parts for _ in range(count)]
+    times = pl.Series(delays, dtype=pl.Duration("us"))
+    return chain.with_columns((pl.col("ts") + times).alias("known_at"))
+
+
+def test_a_snapshot_that_arrives_row_by_row_is_fitted_once_when_it_has_settled():
+    old, new = snapshot(flat(0.5)), snapshot(flat(0.6), at=START + HOUR)
+    rows = len(new)
+    new = arriving(new, *((1, number * timedelta(milliseconds=5)) for number in range(rows)))
+    surface = states(pl.concat([old, new]))
+    assert surface["known_at"].to_list() == [START, START + HOUR + SETTLING]
+    assert surface["atm_volatility_30d"].to_list() == pytest.approx([0.5, 0.6], abs=1e-6)
+    assert surface["quotes"].to_list() == [rows, rows]
+
+
+def test_one_that_arrives_at_the_end_of_a_minute_belongs_to_it():
+    whole = snapshot(flat(0.5))
+    rows = len(whole)
+    times = [timedelta(0), SETTLING, SETTLING + SECOND, SETTLING + 2 * SECOND]
+    surface = states(arriving(whole, (rows - 3, times[0]), *((1, delay) for delay in times[1:])))
+    expected = [times[0], SETTLING, SETTLING + SECOND, 2 * SETTLING + SECOND]
+    assert surface["known_at"].to_list() == [START + delay for delay in expected]
+    assert surface["quotes"].to_list() == [rows - 3, rows - 2, rows - 1, rows]
+
+
+def test_a_snapshot_that_may_be_whole_counts_at_once_and_its_stragglers_together():
+    whole = snapshot(flat(0.5))
+    rows = len(whole)
+    parts = [(rows - 9, timedelta(0)), (1, SECOND), (2, SETTLING)]
+    # a minute and a second after the first: late, and those that come soon after it
+    parts += [(1, MINUTE + SECOND), (2, MINUTE + 2 * SECOND), (1, 2 * MINUTE), (2, HOUR)]
+    surface = states(arriving(whole, *parts))
+    assert list(zip(surface["known_at"], surface["quotes"], strict=True)) == [
+        (START, rows - 9),
+        (START + MINUTE, rows - 6),
+        (START + MINUTE + SECOND, rows - 5),
+        (START + 2 * MINUTE + SECOND, rows - 2),
+        (START + HOUR, rows),
+    ]
+
+
+@pytest.mark.parametrize(("share", "waits"), [(0.74, SETTLING), (0.76, timedelta(0))])
+def test_a_first_arrival_of_few_rows_waits_whether_or_not_more_will_come(share, waits):
+    old, new = snapshot(flat(0.5)), snapshot(flat(0.6), at=START + HOUR)
+    first = math.ceil(share * len(new))
+    more = arriving(new, (first, timedelta(0)), (len(new) - first, 30 * SECOND))
+    for later in (new.head(first), more):
+        surface = states(pl.concat([old, later]))
+        assert surface["known_at"][1] == START + HOUR + waits
+    # a chain that has become smaller for good is waited for once
+    smaller = pl.concat(
+        [
+            old,
+            *(
+                new.head(first).with_columns(ts=at, known_at=at)
+                for at in (
+                    pl.lit(START + number * HOUR, pl.Datetime("us", "UTC")) for number in (1, 2)
+                )
+            ),
+        ]
+    )
+    assert states(smaller)["known_at"].to_list() == [
+        START,
+        START + HOUR + waits,
+        START + 2 * HOUR,
+    ]
+
+
+def test_a_snapshot_still_settling_gives_way_to_a_newer_one():
+    old, part, new = (snapshot(flat(0.5), at=START + number * 30 * SECOND) for number in range(3))
+    surface = states(pl.concat([old, part.head(20), new]))
+    assert surface["known_at"].to_list() == [START, START + MINUTE]
+    assert surface["ts"].to_list() == [START, START + MINUTE]
+
+
+def test_findings_count_a_snapshot_once_as_it_was_last_known():
+    chain = snapshot(flat(0.5)).with_columns(
+        pl.when(pl.col("strike") == STRIKES[3])
+        .then(None)
+        .otherwise(pl.col("bid_price"))
+        .alias("bid_price")
+    )
+    rows = len(chain)
+    late = arriving(chain.reverse(), (rows - 20, timedelta(0)), (10, MINUTE), (10, HOUR))
+    assert len(states(late)) == 3
+    at_once = surface_findings(states(chain), "BTC")
+    assert surface_findings(states(late), "BTC") == at_once
+    # a put without a bid at either expiry; its call is in the money
+    assert {one.what: (one.count, one.total) for one in at_once}[
+        "out-of-the-money option without a bid"
+    ] == (2, rows)
 
 
 def test_an_old_snapshots_late_row_does_not_replace_a_newer_one():
@@ -362,3 +543,5 @@ def test_the_fifth_of_february_2026(shared_data, tmp_path):
     assert (surface["atm_volatility_7d"] > surface["atm_volatility_30d"]).all()
     assert (surface["expiries_fitted"] >= 0.8 * surface["expiries"]).all()
     assert (surface["error"] < 0.01).all()
+    # the nearest expiries are quoted far less widely than the next; nothing is free where both are
+    assert surface["calendars_mended"].sum() == 0

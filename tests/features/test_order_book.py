@@ -384,8 +384,8 @@ def test_names_and_units_come_in_the_order_of_the_feature_set():
     assert list(order_book.column_units(entries, MINUTE).items()) == [
         ("cost_to_buy_10000_last", "fraction"),
         ("cost_to_buy_10000_mean_1m", "fraction"),
-        ("cost_to_buy_2.5e+06_last", "fraction"),
-        ("cost_to_buy_2.5e+06_mean_1m", "fraction"),
+        ("cost_to_buy_2500000_last", "fraction"),
+        ("cost_to_buy_2500000_mean_1m", "fraction"),
         ("imbalance_5_deviation_10m", "number"),
     ]
 
@@ -413,5 +413,5 @@ def test_the_shipped_feature_set_on_standx(shared_data):
     assert costs == sorted(costs)
     assert costs[0] > reduced["relative_spread_mean_10m"].mean() / 2
     # 2026-01-06 19:27..19:29: a gap of 108 s, so order flow starts anew there.
-    untouched = mended_book(books.frames["BTC-USD"].drop("known_at"), "X", "x")[0].collect()
+    untouched = mended_book(books.frames["BTC-USD"].drop("known_at"), "X", "x", SECOND)[0].collect()
     assert untouched["ts"].diff().max() == 108 * SECOND

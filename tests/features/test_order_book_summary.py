@@ -110,26 +110,6 @@ def test_batches_of_any_size_leave_the_same_rows(seed, sizes):
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 10_000), st.integers(0, 10_000))
-def test_a_stream_that_remembers_only_what_is_looked_back_to_gets_the_same_row(seed, place):
-    book = random_book(seed, 120).with_columns(bar_open(MINUTE).alias("open"))
-    entries = every_function()
-    whole = summarise(book, entries)
-    row = place % len(whole)
-    new = book.filter(pl.col("open") == whole["ts"][row])
-    before = book.filter(pl.col("open") < whole["ts"][row])
-    kept = before[:0]
-    if len(before):
-        oldest = before["ts"][-1] - order_book.memory_of(entries, MINUTE)
-        first = min(int(before["ts"].search_sorted(oldest)), len(before) - 1)
-        kept = before[first:]
-    found = order_book.summarise_snapshots(
-        pl.concat([kept, new]), len(kept), LEVELS, entries, MINUTE
-    )
-    assert found.equals(whole[row : row + 1])
-
-
-@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.integers(1, 119))
 def test_snapshots_to_come_leave_the_rows_of_whole_intervals_alone(seed, cut):
     book = random_book(seed, 120).with_columns(bar_open(MINUTE).alias("open"))

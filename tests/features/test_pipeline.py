@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from margincast.core.errors import InputError
 from margincast.data.bars import BarTable, regular_bars
 from margincast.data.quality import found
+from margincast.data.states import StateTable
 from margincast.features.library import LIBRARY, Window, feature
 from margincast.features.pipeline import FeatureTable, build_features
 from margincast.features.plan import reduced_column_units
@@ -317,6 +318,24 @@ def test_contracts_shorter_than_the_warm_up_leave_no_decision():
 
 
 @pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"function": "log_return", "windows": ["2h"], "values": [5]}, "takes windows.*values too"),
+        ({"function": "ewma_volatility", "values": [0.9], "statistics": ["rank"]}, "statistics"),
+    ],
+)
+def test_what_a_function_does_not_take_is_refused(line: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_features(feature_set(bars=[line], market=[]), Sources(table_of(market())))
+
+
+def test_the_clock_takes_no_window() -> None:
+    lines = [{"function": "hour_of_day", "windows": ["6h"]}]
+    with pytest.raises(InputError, match="takes nothing, and the line gives windows too"):
+        build_features(feature_set(calendar=lines), Sources(table_of(market())))
+
+
+@pytest.mark.parametrize(
     "path", sorted((WORKSPACE / "features").glob("*.toml")), ids=lambda p: p.stem
 )
 def test_every_shipped_set_builds_distinct_columns_of_known_units(path):
@@ -326,8 +345,12 @@ def test_every_shipped_set_builds_distinct_columns_of_known_units(path):
     bars = raw_bars(3, count).with_columns(ts=START + pl.int_range(count) * interval)
     bars = bars.with_columns(pl.col("ts").cast(pl.Datetime("us", "UTC")))
     regular, _ = regular_bars(bars, features.grid.leader, interval)
+    index = bars.select("ts", (pl.col("ts") + interval).alias("known_at")).with_columns(
+        implied_volatility=0.5 + 0.1 * (pl.int_range(pl.len()) % 7), covers=pl.lit(interval)
+    )
+    states = {"implied_vol": StateTable({features.grid.leader: index}, ())}
     table = build_features(
-        features, Sources(BarTable({features.grid.leader: regular}, interval, ()))
+        features, Sources(BarTable({features.grid.leader: regular}, interval, ()), states=states)
     )
     assert set(table.units.values()) <= {"fraction", "number"}
     assert set(reduced_column_units(features)) <= set(table.units)

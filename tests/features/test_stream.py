@@ -15,7 +15,7 @@ from margincast.data.book import BookTable, mended_book
 from margincast.data.mid_bars import mid_bars
 from margincast.data.schemas import TIMESTAMP
 from margincast.data.states import StateTable
-from margincast.data.trades import TradeTable
+from margincast.data.trades import AGGRESSOR_SIDES, TradeTable
 from margincast.features.library import LIBRARY
 from margincast.features.pipeline import build_features
 from margincast.features.sources import Sources
@@ -24,7 +24,8 @@ from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec, validate_spec
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
-HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 WORKSPACE = Path(__file__).resolve().parents[2]
 STATES = {
     "funding": ("funding_rate",),
@@ -166,6 +167,50 @@ def raw_states(rng, table, start, count, interval):
     )
 
 
+def raw_liquidations(rng, start, count, interval):
+    """Single ones, in bursts and with a silence in which the feed may have been down."""
+    after = np.sort(rng.uniform(0, count, count))
+    silent = rng.uniform(0, count - 30)
+    after = after[(after < silent) | (after > silent + 30)]
+    ts = [start + timedelta(seconds=round(part * (interval / SECOND))) for part in after]
+    known = np.maximum.accumulate(later(ts, rng.exponential(0.3, len(ts)) * (interval / SECOND)))
+    amounts = rng.lognormal(9, 1, (2, len(ts))) * (rng.random(len(ts)) < [[0.5], [0.7]])
+    columns = dict(zip(("long_liquidated_usd", "short_liquidated_usd"), amounts, strict=True))
+    return pl.DataFrame(
+        {"ts": ts, "known_at": list(known), **columns},
+        schema_overrides={"ts": TIMESTAMP, "known_at": TIMESTAMP},
+    ).sort("known_at", maintain_order=True)
+
+
+def raw_chains(rng, start, count, interval):
+    """Small chains now and then; some arrive in two parts, some thinned out, some late."""
+    k = np.linspace(-0.4, 0.4, 9)
+    frames = []
+    for place in range(0, count, int(rng.integers(5, 9))):
+        at = start + place * interval
+        level, forward = rng.uniform(0.3, 0.9), rng.uniform(90, 110)
+        for days in (20, 45, 140):
+            strikes = forward * np.exp(k)
+            volatility = np.sqrt(level**2 + 0.2 * (np.sqrt(k * k + 0.04) - 0.2 - 0.3 * k))
+            frame = pl.DataFrame({"strike": strikes, "implied_volatility": volatility})
+            part = frame.with_columns(
+                pl.lit(at, TIMESTAMP).alias("ts"), pl.lit(at + days * DAY).alias("expiry"),
+                pl.lit(forward).alias("underlying_price"), pl.lit(0.01).alias("bid_price"),
+                pl.lit(0.02).alias("ask_price"),
+            )  # fmt: skip
+            frames += [part.with_columns(pl.lit(kind).alias("option_type"))
+                       for kind in ("call", "put")]  # fmt: skip
+        whole = pl.concat(frames[-6:])
+        delay = rng.choice([timedelta(0), 30 * SECOND, 5 * MINUTE, 2 * interval])
+        second = pl.Series(rng.random(len(whole)) < rng.choice([0.0, 0.1, 0.6]))
+        first = at + rng.choice([timedelta(0), 20 * SECOND])
+        known = pl.when(second).then(pl.lit(first + delay)).otherwise(pl.lit(first))
+        frames[-6:] = [whole.with_columns(known.cast(TIMESTAMP).alias("known_at"))]
+        if rng.random() < 0.2:
+            frames[-1] = frames[-1].filter(pl.Series(rng.random(len(whole)) < 0.6))
+    return pl.concat(frames).sort("known_at", "ts", "expiry", "strike", "option_type")
+
+
 def market(features, seed, count, symbols, *, tables, levels=5, step=1, start=START):
     """Simulate what a set reads."""
     rng = np.random.default_rng(seed)
@@ -183,13 +228,9 @@ def market(features, seed, count, symbols, *, tables, levels=5, step=1, start=ST
             ]
         if "book" in tables:
             raw = raw_book(rng, begin, seconds, levels, step)
-            mended, _, _ = mended_book(raw.lazy(), symbol, "simulated")
-            known = pl.max_horizontal("ts", "received_at").cum_max()
-            books[symbol] = mended.with_columns(
-                known.alias("known_at"), pl.lit(symbol).alias("symbol")
-            )
-            # rows of one contract come over one connection, in order
-            arrivals = raw.select(known).to_series()
+            mended, _, _ = mended_book(raw.lazy(), symbol, "simulated", SECOND)
+            books[symbol] = mended.with_columns(pl.lit(symbol).alias("symbol"))
+            arrivals = raw.select(pl.max_horizontal("ts", "received_at")).to_series()
             updates += [
                 (at, "update_book", (symbol, row))
                 for at, row in zip(arrivals, raw.to_dicts(), strict=True)
@@ -197,7 +238,11 @@ def market(features, seed, count, symbols, *, tables, levels=5, step=1, start=ST
         if "trades" in tables:
             raw = raw_trades(rng, begin, seconds)
             known = raw.with_columns(pl.max_horizontal("ts", "received_at").alias("known_at"))
-            trades[symbol] = known.sort("known_at", maintain_order=True).lazy()
+            first = [
+                known.filter(pl.col("side") == side)["known_at"].min() for side in AGGRESSOR_SIDES
+            ]
+            told = pl.when(pl.col("known_at") >= max(first)).then("side").alias("side")
+            trades[symbol] = known.sort("known_at", maintain_order=True).with_columns(told).lazy()
             updates += [
                 (row["known_at"], "update_trade", (symbol, {k: row[k] for k in raw.columns}))
                 for row in known.to_dicts()
@@ -210,6 +255,26 @@ def market(features, seed, count, symbols, *, tables, levels=5, step=1, start=ST
                     (row["known_at"], "update_state", (table, symbol, row))
                     for row in rows.to_dicts()
                 ]
+        if "liquidations" in tables:
+            rows, known = raw_liquidations(rng, begin, length, interval), "liquidations"
+            states.setdefault(known, StateTable({}, ())).frames[symbol] = rows
+            updates += [
+                (row["known_at"], "update_state", (known, symbol, row)) for row in rows.to_dicts()
+            ]
+        if "options" in tables and symbol == features.grid.leader:
+            rows = raw_chains(rng, begin, length, interval)
+            states["options"] = StateTable({symbol: rows}, ())
+            updates += [
+                (
+                    arrival,
+                    "update_chain",
+                    (
+                        symbol,
+                        rows.filter(pl.col("known_at") == arrival, pl.col("ts") == ts).to_dicts(),
+                    ),
+                )
+                for arrival, ts in rows.select("known_at", "ts").unique().iter_rows()
+            ]
     book_table = BookTable(books, dict.fromkeys(books, levels), ()) if books else None
     trade_table = TradeTable(trades, ()) if trades else None
     table = BarTable(bars, interval, ()) if bars else mid_bars(book_table, interval, trade_table)
@@ -451,6 +516,104 @@ def test_states_count_as_in_the_batch():
     assert worst == {}
 
 
+def test_liquidations_count_as_in_the_batch():
+    lines = [
+        line
+        for line in every_line("derivatives", values={None: (0.0075,)})
+        if "liquid" in line["function"]
+    ]
+    assert lines
+    features = small_set("1h", standing={"open_interest": "1d"}, derivatives=lines)
+    given = ("bars", "liquidations", "open_interest")
+    feed = market(features, 8, 150, SYMBOLS[:2], tables=given)
+    worst, rows = differences(
+        features, feed, steps(features, 20, 125)[::7], FeatureStream(features, given), START
+    )
+    assert rows > 15
+    assert worst == {}
+
+
+def set_of_options():
+    tenors = every_line("options", windows=("30",), unit="d", values={None: (30,)})
+    return small_set("1h", standing={"options": "2d"}, options=tenors)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_options_count_as_in_the_batch(seed):
+    features = set_of_options()
+    feed = market(features, seed, 70, SYMBOLS[:2], tables=("bars", "options"))
+    stream = FeatureStream(features, ("bars", "options"))
+    decisions = steps(features, 8, 60)[::3]
+    worst, rows = differences(features, feed, decisions, stream, START - HOUR)
+    assert rows > 25
+    assert worst == {}
+    known = batch(features, feed.sources).drop_nulls("atm_volatility_30d")
+    assert len(known) > 30
+    assert known["skew_25_delta_30d"].null_count() < len(known)
+
+
+def test_a_stream_goes_on_from_chains_that_a_history_held():
+    features = set_of_options()
+    feed = market(features, 5, 60, SYMBOLS[:2], tables=("bars", "options"))
+    for place in (20, 41):
+        start = steps(features, place, 1)[0]
+        stream = FeatureStream.warm(features, feed.sources, start)
+        worst, rows = differences(features, feed, steps(features, place + 1, 12), stream, start)
+        assert rows > 10
+        assert worst == {}
+
+
+def test_a_chain_is_fitted_when_it_comes():
+    features = set_of_options()
+    feed = market(features, 1, 20, SYMBOLS[:1], tables=("bars", "options"))
+    stream = FeatureStream(features, ("bars", "options"))
+    feed.give(stream, START - HOUR, START + 15 * HOUR)
+    stream.decide(START + 15 * HOUR)
+    (held,) = stream._states.tables(0)["options"].frames.values()
+    assert {"atm_volatility_30d", "error"} <= set(held.columns)
+    assert "strike" not in held.columns
+
+
+def test_a_chain_is_given_whole_and_of_one_time():
+    stream = FeatureStream(set_of_options(), ("bars", "options"))
+    option = {"ts": START, "expiry": START + 20 * DAY, "option_type": "call", "strike": 100.0,
+              "underlying_price": 100.0, "implied_volatility": 0.5}  # fmt: skip
+    with pytest.raises(InputError, match="give all of its options to update_chain"):
+        stream.update_state("options", "BTC", option)
+    with pytest.raises(InputError, match="no strike"):
+        stream.update_chain("BTC", [{k: v for k, v in option.items() if k != "strike"}])
+    with pytest.raises(InputError, match="of several times"):
+        stream.update_chain("BTC", [option, option | {"ts": START + HOUR}])
+    stream.update_chain("BTC", [option])
+    stream.update_chain("BTC", [option | {"ts": START - HOUR}])
+    counted = {finding.what: (finding.count, finding.total) for finding in stream.findings}
+    assert counted["older than a row given before"] == (1, 2)
+    assert counted["expiry with too few quotes for a smile"] == (1, 2)
+
+
+def test_a_contract_without_trades_has_no_flow():
+    features = small_set(
+        trades=every_line("trades", windows=("3",), unit="m"),
+        market=[{"function": "market_median", "columns": ["trade_count_3m"]}],
+    )
+    given = ("bars", "book", "trades")
+    feed = market(features, 9, 30, SYMBOLS[:2], tables=given)
+    quiet = SYMBOLS[1]
+    del feed.sources.trades.frames[quiet]
+    feed.updates = [
+        update for update in feed.updates if update[1:2] + update[2][:1] != ("update_trade", quiet)
+    ]
+    stream = FeatureStream(features, given, timedelta(0))
+    worst, rows = differences(features, feed, steps(features, 12, 18)[::3], stream, START)
+    assert rows >= 8
+    assert worst == {}
+    at = steps(features, 29, 1)[0]
+    feed.give(stream, steps(features, 27, 1)[0], at)
+    flow = dict(stream.decide(at).select("symbol", "trade_count_3m").iter_rows())
+    assert flow[quiet] is None
+    assert flow[SYMBOLS[0]] is not None
+
+
 @pytest.mark.parametrize(
     ("name", "given", "count", "step", "levels"),
     [("bars-1h", ("bars",), 800, 1, 1), ("demo-1m", ("bars", "book", "trades"), 1500, 60, 10),
@@ -591,7 +754,8 @@ def test_faulty_snapshots_are_dropped_and_counted():
     assert row["relative_spread_mean_1m"][0] == pytest.approx((0.02 + 0.02 + 0.01) / 3)
     counted = {finding.what: finding.count for finding in stream.findings}
     assert counted == {
-        "out-of-order rows": 1, "several rows of the same time": 1, "is_valid not true": 1,
+        "out-of-order rows": 1, "several rows of the same time, not equal": 1,
+        "is_valid not true": 1,
         "empty side (best price or size missing or not above 0)": 1,
         "crossed (best bid > best ask)": 1,
     }  # fmt: skip
@@ -612,7 +776,9 @@ def test_a_snapshot_given_late_counts_from_then_on_unless_it_is_overtaken():
     stream.update_book("A", snapshot(5, bid=1.0))
     stream.update_book("A", snapshot(50, bid=199.0))
     assert stream.decide(START + 2 * MINUTE)["close"][0] == 200.0
-    assert [finding.what for finding in stream.findings] == ["not newer than a snapshot decided on"]
+    assert [finding.what for finding in stream.findings] == [
+        "received after a snapshot of a later time"
+    ]
 
 
 def test_old_rows_are_let_go():

@@ -1,6 +1,8 @@
 """One road from raw files to decisions: complete, repeatable, and blind to the future."""
 
 import shutil
+import subprocess
+import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,11 +16,14 @@ from margincast.core.errors import InputError
 from margincast.data.quality import found
 from margincast.data.simulated.market import simulate_market, write_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
-from margincast.features.pipeline import build_features, states_of
+from margincast.features.contract import states_of
+from margincast.features.pipeline import build_features
+from margincast.features.tables import columns_of_leader, without_tables
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec, validate_spec
 from margincast.specs.training import TrainingJob
-from margincast.training.workload import build_workload, data_digest, describe, read_market
+from margincast.training.market import data_digest, read_market
+from margincast.training.workload import build_workload, describe
 
 WORKSPACE = Path(__file__).resolve().parents[2]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -134,6 +139,91 @@ def test_the_digest_is_that_of_the_content_and_of_nothing_else(market, tmp_path)
     assert data_digest(data, moved) == digest
 
 
+# --- what is read ---------------------------------------------------------------------------------
+
+
+def test_books_and_trades_of_contracts_without_bars_are_not_read(market, tmp_path):
+    """Neither mended nor digested: what is wrong with them stops nobody who does not use them."""
+    moved = tmp_path / "moved"
+    shutil.copytree(market, moved)
+    (moved / "bars" / "SIM-ETH.parquet").unlink()
+    broken = pl.DataFrame({"ts": [START], "price": [-1.0]})
+    for table in ("book", "trades"):
+        for name in ("SIM-ETH", "OTHER"):
+            broken.write_parquet(moved / table / f"{name}.parquet")
+    data = job_with().data
+    feature_set = load_spec(WORKSPACE / "features" / "demo-1m.toml", FeatureSet)
+    read = read_market(data, feature_set, moved)
+    sources = read.sources
+    assert sources.books is not None
+    assert sources.trades is not None
+    assert [*sources.books.frames] == [*sources.trades.frames] == [*sources.bars.frames]
+    assert [*sources.bars.frames] == ["SIM-BTC"]
+    unread = [finding for finding in read.findings if "without bars" in finding.what]
+    assert [finding.table for finding in unread] == ["book", "trades"]
+    for finding in unread:
+        assert finding.what == "contracts without bars (OTHER, SIM-ETH)"
+        assert (finding.count, finding.total, finding.action) == (2, 3, "not read")
+    assert data_digest(data, moved) == read.digest
+    broken.with_columns(price=-2.0).write_parquet(moved / "book" / "OTHER.parquet")
+    assert data_digest(data, moved) == read.digest
+
+
+def test_a_book_of_no_contract_that_is_decided_on_is_refused(market, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(market, moved)
+    for path in sorted((moved / "book").iterdir()):
+        path.rename(path.with_name(f"OTHER-{path.name}"))
+    for path in sorted((moved / "book").iterdir()):
+        pl.read_parquet(path).drop("symbol", strict=False).write_parquet(path)
+    with pytest.raises(InputError, match=r"data\.book holds nothing of .*\(SIM-BTC, SIM-ETH\)"):
+        build_workload(job_with(), WORKSPACE, moved)
+
+
+def test_a_leader_without_bars_is_refused_where_it_is_read(market):
+    names = ("leader_log_return_5m", "beta_to_leader_log_return_5m_1h", "atm_volatility_30d")
+    lines = {
+        "market": [
+            {"function": "leader", "columns": ["log_return_5m"]},
+            {"function": "market_median", "columns": ["log_return_5m"]},
+            {"function": "beta_to_leader", "columns": ["log_return_5m"], "windows": ["1h"]},
+        ],
+        "options": [{"function": "atm_volatility", "windows": ["30d"]}],
+    }
+    data = job_with("data.book=[]", "data.trades=[]").data
+    for kept in ({"market": lines["market"][:1]}, {"market": lines["market"]}, lines):
+        wanted = with_states(**kept).model_copy(
+            update={"grid": with_states().grid.model_copy(update={"leader": "SIM-BTCUSD"})}
+        )
+        reading = read_market(data, wanted, market, require_all=False)
+        warned = [
+            finding for finding in build_features(wanted, reading.sources).findings
+            if finding.symbol == "SIM-BTCUSD"
+        ]  # fmt: skip
+        assert [finding.severity for finding in warned] == ["warning"]
+        refused = r"grid\.leader SIM-BTCUSD has no bars \(did you mean 'SIM-BTC'\?\)"
+        if "options" not in kept:
+            with pytest.raises(InputError, match=refused):
+                read_market(data, wanted, market)
+        assert set(columns_of_leader(wanted)) <= set(names)
+        assert warned[0].count == len(columns_of_leader(wanted)) > 0
+    unread = with_states(market=lines["market"][1:2]).model_copy(update={"grid": wanted.grid})
+    assert columns_of_leader(unread) == []
+    assert read_market(data, unread, market).bars.frames
+
+
+def test_reading_a_market_loads_no_model():
+    program = (
+        "import sys, margincast.training.market, margincast.jobs.features\n"
+        "print([name for name in sys.modules if name.startswith(('margincast.models', 'lightgbm',"
+        " 'sklearn', 'scipy.stats', 'scipy.signal', 'mlflow', 'optuna', 'matplotlib'))])"
+    )
+    done = subprocess.run(  # noqa: S603  # this interpreter, and a program written here
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 # --- funding, open interest, liquidations, implied volatility -------------------------------------
 
 
@@ -190,8 +280,8 @@ def test_states_are_not_picked_by_the_names_of_contracts(market, tmp_path):
         ("derivatives", {"function": "log_open_interest_change", "windows": ["1h"]},
          "open_interest"),
         ("derivatives", {"function": "liquidation_imbalance", "windows": ["1h"]}, "liquidations"),
-        ("implied_vol", {"function": "any"}, "implied_vol"),
-        ("options", {"function": "any"}, "options"),
+        ("implied_vol", {"function": "implied_volatility", "windows": ["1h"]}, "implied_vol"),
+        ("options", {"function": "atm_volatility", "windows": ["30d"]}, "options"),
     ],
 )  # fmt: skip
 def test_a_section_whose_table_is_not_named_is_refused(market, section, function, table):
@@ -199,6 +289,49 @@ def test_a_section_whose_table_is_not_named_is_refused(market, section, function
     message = rf"has \[\[{section}\]\] features, but data.{table} names nothing to read"
     with pytest.raises(InputError, match=message):
         read_market(job_with().data, wanted, market)
+
+
+MIXED = {
+    "bars": [{"function": "log_return", "windows": ["5m"]}],
+    "derivatives": [{"function": "funding_rate"}, {"function": "mark_basis"}],
+    "implied_vol": [{"function": "implied_volatility", "windows": ["5m"]}],
+    "market": [
+        {"function": "leader", "columns": ["log_return_5m", "funding_rate"]},
+        {"function": "market_median", "columns": ["funding_rate"]},
+        {
+            "function": "breadth_of_large_moves",
+            "columns": ["log_return_5m", "implied_volatility_5m"],
+        },
+    ],
+}
+
+
+def test_lines_that_read_missing_tables_are_left_out_with_what_reads_them():
+    whole = with_states(**MIXED)
+    assert without_tables(whole, ()) == whole
+    left = without_tables(whole, {"funding", "implied_vol"})
+    kept = MIXED | {
+        "derivatives": [{"function": "mark_basis"}],
+        "implied_vol": [],
+        "market": [{"function": "leader", "columns": ["log_return_5m"]}],
+    }
+    assert left == with_states(**kept)
+    assert left.digest() != whole.digest()
+
+
+@pytest.mark.parametrize("named", [(), ("data.implied_vol=implied_vol/nowhere.parquet",)])
+def test_a_job_without_an_index_of_volatility_says_so_and_goes_on(market, tmp_path, named):
+    workspace = tmp_path / "workspace"
+    shutil.copytree(WORKSPACE / "features", workspace / "features")
+    spec = workspace / "features" / "demo-1m.toml"
+    more = '[standing]\nimplied_vol = "1d"\n[[implied_vol]]\nfunction = "implied_volatility"\n'
+    spec.write_text(spec.read_text() + more + 'windows = ["5m"]\n')
+    made = build_workload(job_with(*named), workspace, market)
+    assert not made.feature_set.implied_vol
+    assert "implied_volatility_5m" not in made.table.units
+    (absent,) = [one for one in found(made.findings) if one.severity == "warning"]
+    assert (absent.table, absent.symbol, absent.count) == ("features", "implied_vol", 1)
+    assert absent.action == "columns that read it are left out of the set"
 
 
 def test_marks_and_indices_are_columns_of_bars_and_need_no_table(market):
@@ -221,7 +354,8 @@ def test_an_index_whose_name_says_no_asset_is_the_leaders_and_reported(
     ohlc = {part: [60.0] * len(ts) for part in ("open", "high", "low", "close")}
     pl.DataFrame({"ts": ts, **ohlc}).write_parquet(tmp_path / f"{name}.parquet")
     data = job_with(f"data.implied_vol={tmp_path}").data
-    read = read_market(data, with_states(), market)
+    reading = with_states(implied_vol=[{"function": "implied_volatility", "windows": ["1h"]}])
+    read = read_market(data, reading, market)
     of_index = [finding for finding in found(read.findings) if finding.table == "implied_vol"]
     assert [finding.what for finding in of_index] == ([] if what is None else [what])
     states = states_of(read.sources.states, "SIM-BTC")

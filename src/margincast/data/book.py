@@ -1,14 +1,17 @@
 """Read order books and mend them: what closing a position would have met, snapshot by snapshot.
 
-Real feeds repeat, lose and disorder snapshots. Each rule is applied in this order, a row meets the
-first that concerns it, and each is counted; a book without faults passes through untouched.
+A row is known when it was received (column ``received_at``, never before its own time), or a stated
+delay after its time where the feed does not say. Real feeds repeat, lose and disorder snapshots.
+Each rule is applied in this order, a row meets the first that concerns it, and each is counted; a
+book without faults passes through untouched.
 
 =====================================================  ==========================================
 found                                                  what happens
 =====================================================  ==========================================
-row after a row of a later time                        sorted by time
-row equal to the next of the same time                 dropped
-several rows of one time, not equal                    the last in the file is kept
+row after a row known later                            sorted by the time it was known
+row older than one known before it                     dropped: a newer state was known
+row equal to the next, of one time and known together  dropped
+several rows of one time known together, not equal     the last in the file is kept
 ``is_valid`` not true, where the column exists         dropped
 best price or size missing, not finite or not above 0  dropped (an empty side)
 deeper level better than the one before it             dropped (not best first)
@@ -17,13 +20,16 @@ locked: best bid equal to best ask                     kept: the mid is well def
 deeper price or size missing, not finite, not above 0  kept; that level is null (nothing there)
 =====================================================  ==========================================
 
+No rule lets a row known later change what was known before: a late snapshot waits for itself alone,
+and of several of one time each counts from its own arrival.
+
 A snapshot equal to the one before it at a later time is kept: a quiet book looks like that, and a
 feed that hangs shows in ``margincast data check`` as a frozen book. A hole in the sequence of a
 feed of updates leaves no row at all: from there to the next full snapshot the book is not known
 (:mod:`margincast.data.book_builder`), and what needs it has no value.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,12 +39,11 @@ import polars as pl
 from margincast.core.errors import InputError, did_you_mean
 from margincast.data.book_judgement import (
     FATE,
-    SAME_TIME_AS_NEXT,
     SIDES,
-    batches_of,
     count_batches,
     count_faults,
     faults_of,
+    in_order_of_knowledge,
     judged_rows,
 )
 from margincast.data.files import find_table_files, readable
@@ -50,17 +55,15 @@ from margincast.data.schemas import (
     with_utc_timestamp,
 )
 
-Along = Callable[[str, int], Callable[[pl.DataFrame], object]]
-"""From a contract and its number of book levels to what takes its mended snapshots, in batches."""
-
 
 @dataclass(frozen=True)
 class BookTable:
     """Order books of several contracts.
 
     Attributes:
-        frames: per symbol, lazily, strictly increasing in ``ts``: ``ts``, ``known_at`` (UTC; when
-            the row could have been known), the columns of
+        frames: per symbol, lazily, in the order in which rows were known: ``ts``, ``known_at``
+            (UTC; when the row could have been known), which never fall, and of which no two rows
+            have both the same; the columns of
             :func:`margincast.data.schemas.book_columns` (float64, prices and sizes above zero or
             both null) and the feed's further columns.
         levels: per symbol, the number of book levels on each side.
@@ -73,16 +76,9 @@ class BookTable:
 
 
 def read_books(
-    root: Path,
-    entries: Sequence[str],
-    symbols: Sequence[str],
-    known_after: timedelta,
-    along: Along | None = None,
+    root: Path, entries: Sequence[str], symbols: Sequence[str], known_after: timedelta
 ) -> BookTable:
     """Read, count and mend the books of every contract, without loading them.
-
-    Every snapshot is decoded to be judged. What is needed of all of them anyway can be computed
-    ``along`` the way, while they are in memory, instead of in a second pass over the file.
 
     Args:
         root: folder that relative entries start at.
@@ -90,8 +86,6 @@ def read_books(
         symbols: contracts to keep; empty keeps all.
         known_after: time from a row's ``ts`` until the row can have been known, where the feed
             does not say when it was received (``received_at``).
-        along: asked once a contract; what it returns is called with each batch of mended snapshots
-            (``ts``, ``known_at``, levels), in time order, each snapshot once. None to only judge.
 
     Raises:
         InputError: a file or column breaks a rule, or no snapshot is usable; says which, where
@@ -108,165 +102,102 @@ def read_books(
         source = str(file)
         with readable(source):
             frame, levels[file.symbol], more = mended_book(
-                file.scan(),
-                file.symbol,
-                source,
-                None if along is None else _stamped(along, known_after),
+                file.scan(), file.symbol, source, known_after
             )
-        known_at = _known_at(frame.collect_schema().names(), known_after)
-        frames[file.symbol] = frame.with_columns(
-            known_at.alias("known_at"), pl.lit(file.symbol).alias("symbol")
-        )
+        frames[file.symbol] = frame.with_columns(pl.lit(file.symbol).alias("symbol"))
         findings += more
     return BookTable(frames, levels, tuple(findings))
 
 
-def _stamped(along: Along, known_after: timedelta) -> Along:
-    """Add ``known_at`` to the batches of a contract, as :func:`read_books` adds it to its frame."""
-
-    def of_contract(symbol: str, levels: int) -> Callable[[pl.DataFrame], object]:
-        take = along(symbol, levels)
-        latest: list[datetime] = []
-
-        def stamp(batch: pl.DataFrame) -> None:
-            if batch.is_empty():
-                return
-            known_at = _known_at(batch.columns, known_after)
-            if latest:
-                known_at = pl.max_horizontal(known_at, pl.lit(latest[0], TIMESTAMP))
-            stamped = batch.with_columns(known_at.alias("known_at"))
-            if "received_at" in batch.columns:
-                latest[:] = [stamped["known_at"][-1]]
-            take(stamped)
-
-        return stamp
-
-    return of_contract
-
-
-def _known_at(names: Sequence[str], known_after: timedelta) -> pl.Expr:
-    """When a row could have been known: when it was received, and never before its own time.
-
-    A row overtaken by a later one counts as known with it, so that the times never run backwards.
-    """
-    ts = pl.col("ts")
-    if "received_at" not in names:
-        return ts + known_after
-    received = pl.max_horizontal(ts, pl.col("received_at").cast(TIMESTAMP))
-    stated = pl.when(pl.col("received_at").is_not_null()).then(received)
-    return pl.coalesce(stated, ts + known_after).cum_max()
-
-
 def mended_book(
-    scanned: pl.LazyFrame, symbol: str, source: str, along: Along | None = None
+    scanned: pl.LazyFrame, symbol: str, source: str, known_after: timedelta
 ) -> tuple[pl.LazyFrame, int, list[Finding]]:
     """Apply the rules of this module to one contract's book.
 
     Two streaming passes: one over the times, which decides whether the book must be sorted (the
-    only step that holds the whole book in memory), and one that counts all faults. Where times are
-    out of order or come again, ``along`` needs a pass of its own.
+    only step that holds the whole book in memory), and one that counts all faults.
 
     Args:
         scanned: one contract's rows in file order, canonical names or known aliases.
         symbol: the contract, for the findings.
         source: where the rows come from, for messages.
-        along: see :func:`read_books`; its batches have no ``known_at``.
+        known_after: see :func:`read_books`.
 
     Returns:
-        The mended frame, its number of book levels, and one finding a rule, zero counts included.
+        The mended frame with ``known_at``, its number of book levels, and one finding a rule, zero
+        counts included.
 
     Raises:
         InputError: see :func:`read_books`.
     """
     frame = with_canonical_names(scanned)
     levels = _book_levels(frame, source)
-    frame = with_utc_timestamp(frame, source).with_columns(
-        pl.col(book_columns(levels)).cast(pl.Float64)
+    frame = with_utc_timestamp(frame, source)
+    known_at = _known_at(frame.collect_schema(), source, known_after)
+    frame = frame.with_columns(
+        pl.col(book_columns(levels)).cast(pl.Float64), known_at.alias("known_at")
     )
-    late = pl.col("ts") < pl.col("ts").cum_max()
-    rows, unknown, late_count, repeated, first_late = (
-        frame.select(
-            pl.len(),
-            pl.col("ts").null_count().alias("unknown"),
-            late.sum().alias("late"),
-            SAME_TIME_AS_NEXT.sum().alias("repeated"),
-            pl.when(late).then(pl.col("ts")).min().alias("first_late"),
-        )
-        .collect(engine="streaming")
-        .row(0)
-    )
-    if not rows:
-        raise InputError(f"{source}: the table has no rows")
-    if unknown:
-        raise InputError(
-            f"{source}: column 'ts' holds no time in {unknown} of {rows} row(s); "
-            "repair or remove these rows"
-        )
-    if late_count:
-        frame = frame.sort("ts", maintain_order=True)
+    frame, rows, has_repeats, findings = in_order_of_knowledge(frame, symbol, source)
     faults = faults_of(levels, has_validity="is_valid" in frame.collect_schema())
-    judged = judged_rows(frame, levels, faults, has_repeats=bool(late_count or repeated))
-    read = [
-        name
-        for name in ("ts", "is_valid", "received_at", *book_columns(levels))
-        if name in frame.collect_schema()
-    ]
-    take = along(symbol, levels) if along else None
-    in_one_pass = not late_count and not repeated
-    if in_one_pass:
-        counts = count_batches(frame.select(read), faults, levels, take)
-    else:
+    judged = judged_rows(frame, levels, faults, has_repeats=has_repeats)
+    if has_repeats:
         counts = count_faults(judged, faults, levels)
+    else:
+        counts = count_batches(frame, faults, levels)
     if not counts["kept"]:
         worst = max(faults, key=lambda what: int(counts[what]))
         raise InputError(
             f"{source}: none of the {rows} snapshot(s) is usable ({counts[worst]} are: {worst}); "
             "check the feed's columns, or leave this contract out with data.symbols"
         )
-    if counts["kept"] < rows or counts["short"]:
+    if counts["short"] or any(counts[what] for what in faults):
         frame = judged.filter(pl.col(FATE) == len(faults)).drop(FATE)
-    if take and not in_one_pass:
-        for batch in batches_of(frame.select(read)):
-            take(batch)
+    actions = {
+        what: "the last in the file is kept" if "not equal" in what else "dropped"
+        for what in faults
+    } | {
+        "locked": "kept: the mid is well defined, the spread is 0",
+        "short": "kept: these levels are null",
+    }
+    names = {"locked": "locked (best bid = best ask)", "short": "deeper levels missing"}
     return (
         frame,
         levels,
         [
-            Finding(
-                "book", symbol, "out-of-order rows", late_count, rows, "sorted by time", first_late
-            ),
+            *findings,
             *(
                 Finding(
                     "book",
                     symbol,
-                    what,
+                    names.get(what, what),
                     counts[what],
                     rows,
-                    "the last in the file is kept" if "not equal" in what else "dropped",
+                    action,
                     counts[f"first {what}"],
                 )
-                for what in faults
-            ),
-            Finding(
-                "book",
-                symbol,
-                "locked (best bid = best ask)",
-                counts["locked"],
-                rows,
-                "kept: the mid is well defined, the spread is 0",
-                counts["first locked"],
-            ),
-            Finding(
-                "book",
-                symbol,
-                "deeper levels missing",
-                counts["short"],
-                rows,
-                "kept: these levels are null",
-                counts["first short"],
+                for what, action in actions.items()
             ),
         ],
     )
+
+
+def _known_at(schema: pl.Schema, source: str, known_after: timedelta) -> pl.Expr:
+    """When a row could have been known: when it was received, and never before its own time."""
+    ts = pl.col("ts")
+    dtype = schema.get("received_at")
+    if dtype is None:
+        return ts + known_after
+    if not isinstance(dtype, pl.Datetime):
+        raise InputError(
+            f"{source}: column 'received_at' is {dtype}, not a timestamp; store it as a datetime "
+            "in UTC"
+        )
+    received = pl.col("received_at")
+    if dtype.time_zone is None:
+        received = received.dt.replace_time_zone("UTC")
+    received = received.dt.convert_time_zone("UTC").cast(TIMESTAMP)
+    stated = pl.when(received.is_not_null()).then(pl.max_horizontal(ts, received))
+    return pl.coalesce(stated, ts + known_after)
 
 
 def _book_levels(frame: pl.LazyFrame, source: str) -> int:

@@ -1,27 +1,110 @@
-"""Judge the snapshots of a book: which fault each has, if any, and how many have each.
+"""Judge the snapshots of a book: in which order they were known, and which fault each has, if any.
 
 What a fault is and what happens to it is said in :mod:`margincast.data.book`.
 """
 
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from margincast.core.errors import InputError
+from margincast.data.quality import Finding
 from margincast.data.schemas import book_columns
+from margincast.data.states import older_than_known
 
 SIDES = ("bid", "ask")
-SAME_TIME_AS_NEXT = pl.col("ts").eq_missing(pl.col("ts").shift(-1))
+SAME_MOMENT_AS_NEXT = pl.all_horizontal(
+    pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in ("ts", "known_at")
+)
+"""Whether a row is of the same time as the next, and was known together with it."""
+
 FATE = "_fate"
 """Place of the fault a row has among the faults; their number where it has none."""
 
 JUDGED_ROWS = 32_768
 """Snapshots judged at a time; 20 levels of them take 21 MB."""
 
-_SAME_TIME, _EQUAL = "_same_time", "_equal"
+_SAME_MOMENT, _EQUAL = "_same_moment", "_equal"
 _NEVER = pl.lit(value=False)
+
+
+def in_order_of_knowledge(
+    frame: pl.LazyFrame, symbol: str, source: str
+) -> tuple[pl.LazyFrame, int, bool, list[Finding]]:
+    """Sort rows by when they were known, and leave out those older than one known before.
+
+    Rows of a feed that does not say when they were received are never older: the order in which
+    they were known is that of their times.
+
+    Returns:
+        The rows, how many there were, whether several of one time were known together, and what
+        was found.
+
+    Raises:
+        InputError: there are no rows, or some have no time.
+    """
+    in_file = in_order = _times(frame)
+    rows = in_file["rows"]
+    if not rows:
+        raise InputError(f"{source}: the table has no rows")
+    if in_file["without time"]:
+        raise InputError(
+            f"{source}: column 'ts' holds no time in {in_file['without time']} of {rows} row(s); "
+            "repair or remove these rows"
+        )
+    if in_file["late"]:
+        frame = frame.sort("known_at", maintain_order=True)
+        in_order = _times(frame)
+    overtaken = in_order["overtaken"], in_order["first overtaken"]
+    if in_order["overtaken"]:
+        frame = frame.filter(~older_than_known())
+        in_order = _times(frame)
+    return (
+        frame,
+        rows,
+        bool(in_order["repeated"]),
+        [
+            Finding(
+                "book",
+                symbol,
+                "out-of-order rows",
+                in_file["late"],
+                rows,
+                "sorted by the time they were known",
+                in_file["first late"],
+            ),
+            Finding(
+                "book",
+                symbol,
+                "received after a snapshot of a later time",
+                overtaken[0],
+                rows,
+                "dropped: a newer state was known",
+                overtaken[1],
+            ),
+        ],
+    )
+
+
+def _times(frame: pl.LazyFrame) -> dict[str, Any]:
+    """Count in one pass over the times what decides how rows are put in order."""
+    ts, known_at = pl.col("ts"), pl.col("known_at")
+    late, overtaken = known_at < known_at.cum_max(), older_than_known()
+    return (
+        frame.select(
+            pl.len().alias("rows"),
+            ts.null_count().alias("without time"),
+            late.sum().alias("late"),
+            pl.when(late).then(ts).min().alias("first late"),
+            overtaken.sum().alias("overtaken"),
+            pl.when(overtaken).then(ts).min().alias("first overtaken"),
+            SAME_MOMENT_AS_NEXT.sum().alias("repeated"),
+        )
+        .collect(engine="streaming")
+        .row(0, named=True)
+    )
 
 
 def faults_of(levels: int, *, has_validity: bool) -> dict[str, pl.Expr]:
@@ -36,8 +119,8 @@ def faults_of(levels: int, *, has_validity: bool) -> dict[str, pl.Expr]:
         )
     ]
     return {
-        "equal to the next row of the same time": pl.col(_SAME_TIME) & pl.col(_EQUAL),
-        "several rows of the same time, not equal": pl.col(_SAME_TIME),
+        "equal to the next row of the same time": pl.col(_SAME_MOMENT) & pl.col(_EQUAL),
+        "several rows of the same time, not equal": pl.col(_SAME_MOMENT),
         "is_valid not true": ~pl.col("is_valid").fill_null(value=False) if has_validity else _NEVER,
         "empty side (best price or size missing or not above 0)": ~best_known,
         "levels not best first": pl.any_horizontal(_NEVER, *better_than_before),
@@ -53,7 +136,7 @@ def judged_rows(
     compared = [name for name in (*book_columns(levels), "is_valid") if name in names]
     equal = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in compared)
     marked = frame.with_columns(
-        (SAME_TIME_AS_NEXT if has_repeats else _NEVER).alias(_SAME_TIME),
+        (SAME_MOMENT_AS_NEXT if has_repeats else _NEVER).alias(_SAME_MOMENT),
         (equal if has_repeats else _NEVER).alias(_EQUAL),
     )
     fate = pl.coalesce(
@@ -70,7 +153,7 @@ def judged_rows(
             for what in ("price", "size")
         )
         .with_columns(fate.alias(FATE))
-        .drop(_SAME_TIME, _EQUAL)
+        .drop(_SAME_MOMENT, _EQUAL)
     )
 
 
@@ -103,24 +186,22 @@ def count_faults(judged: pl.LazyFrame, faults: dict[str, pl.Expr], levels: int) 
     )
 
 
-def count_batches(
-    frame: pl.LazyFrame,
-    faults: dict[str, pl.Expr],
-    levels: int,
-    take: Callable[[pl.DataFrame], object] | None,
-) -> dict[str, Any]:
-    """Count as :func:`count_faults` does, batch by batch, handing on what is kept of each.
+def count_batches(frame: pl.LazyFrame, faults: dict[str, pl.Expr], levels: int) -> dict[str, Any]:
+    """Count as :func:`count_faults` does, batch by batch; most hold no fault and are told at once.
 
     Args:
-        frame: rows of strictly increasing times, not judged yet.
-        faults: see :func:`_faults`.
+        frame: rows not judged yet, whose times never fall, no two of one time known together.
+        faults: see :func:`faults_of`.
         levels: book levels on each side.
-        take: called with the mended rows of each batch, if any.
     """
     counted = (*faults, "kept", "locked", "short")
     counts: dict[str, Any] = dict.fromkeys(counted, 0)
     counts |= {f"first {what}": None for what in counted}
-    for batch in batches_of(frame):
+    present = frame.collect_schema().names()
+    read = [name for name in ("ts", "is_valid", *book_columns(levels)) if name in present]
+    for batch in frame.select(read).collect_batches(
+        chunk_size=JUDGED_ROWS, maintain_order=True, engine="streaming"
+    ):
         if batch.is_empty():
             continue
         if _is_faultless(batch, levels):
@@ -131,24 +212,15 @@ def count_batches(
                 "locked": len(locked),
                 "first locked": locked.min(),
             }
-            kept = batch
         else:
-            judged = judged_rows(batch.lazy(), levels, faults, has_repeats=False).collect()
-            more = count_faults(judged.lazy(), faults, levels)
-            kept = judged.filter(pl.col(FATE) == len(faults)).drop(FATE)
+            judged = judged_rows(batch.lazy(), levels, faults, has_repeats=False)
+            more = count_faults(judged, faults, levels)
         for what, found in more.items():
             if not what.startswith("first "):
                 counts[what] += found
-            elif counts[what] is None:  # times increase: the first is that of the first batch
+            elif counts[what] is None:  # times never fall: the first is that of the first batch
                 counts[what] = found
-        if take:
-            take(kept)
     return counts
-
-
-def batches_of(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """Run a query over rows in batches of ``JUDGED_ROWS``, in their order."""
-    return frame.collect_batches(chunk_size=JUDGED_ROWS, maintain_order=True, engine="streaming")
 
 
 def _is_faultless(batch: pl.DataFrame, levels: int) -> bool:

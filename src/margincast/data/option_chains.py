@@ -15,9 +15,9 @@ import polars as pl
 from margincast.core.errors import InputError
 from margincast.data.files import TableFile, find_table_files, readable
 from margincast.data.quality import Finding
+from margincast.data.reception import not_received, utc_time
 from margincast.data.schemas import (
     SCHEMAS,
-    TIMESTAMP,
     require_columns,
     with_canonical_names,
     with_utc_timestamp,
@@ -101,7 +101,7 @@ def checked_chain(file: TableFile) -> tuple[pl.DataFrame, list[Finding]]:
             )
     times = [name for name in ("expiry", "received_at") if name in schema]
     stamped = with_utc_timestamp(scanned, source).with_columns(
-        _utc(name, schema[name], source) for name in times
+        utc_time(name, schema[name], source) for name in times
     )
     frame = stamped.select(
         "ts",
@@ -113,7 +113,9 @@ def checked_chain(file: TableFile) -> tuple[pl.DataFrame, list[Finding]]:
     if frame.is_empty():
         raise InputError(f"{source}: the table has no rows")
     _check_values(frame, numbers, source)
-    received = [pl.col("received_at")] if "received_at" in times else []
+    arrives = "received_at" in times
+    received = [pl.col("received_at")] if arrives else []
+    silent = [not_received(frame, "options", file.symbol)] if arrives else []
     frame = frame.select(
         pl.max_horizontal("ts", *received).alias("known_at"),
         "ts",
@@ -129,6 +131,7 @@ def checked_chain(file: TableFile) -> tuple[pl.DataFrame, list[Finding]]:
         "known_at", "ts", "expiry", "strike", "option_type", "instrument", maintain_order=True
     )
     return ordered, [
+        *silent,
         _finding(file, frame, late, "received after a row received later", "sorted by known_at"),
         _finding(file, frame, expired, "listed at or after its expiry", "kept; in no smile"),
         _finding(
@@ -139,17 +142,6 @@ def checked_chain(file: TableFile) -> tuple[pl.DataFrame, list[Finding]]:
             "kept; in no smile",
         ),
     ]
-
-
-def _utc(name: str, dtype: pl.DataType, source: str) -> pl.Expr:
-    if not isinstance(dtype, pl.Datetime):
-        raise InputError(
-            f"{source}: column '{name}' is {dtype}, not a timestamp; store it as a datetime in UTC"
-        )
-    time = pl.col(name)
-    if dtype.time_zone is None:
-        time = time.dt.replace_time_zone("UTC")
-    return time.dt.convert_time_zone("UTC").cast(TIMESTAMP)
 
 
 def _check_values(frame: pl.DataFrame, numbers: Sequence[str], source: str) -> None:

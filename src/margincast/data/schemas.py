@@ -257,8 +257,7 @@ def require_columns(frame: pl.LazyFrame, schema: Schema, source: str) -> None:
     if missing:
         hints = ", ".join(f"'{column}'{did_you_mean(column, names)}" for column in missing)
         raise InputError(
-            f"{source}: a {schema.table} table needs the column(s) {hints}; "
-            f"found {', '.join(names)}"
+            f"{source}: table {schema.table} needs the column(s) {hints}; found {', '.join(names)}"
         )
 
 
@@ -281,24 +280,32 @@ def with_utc_timestamp(frame: pl.LazyFrame, source: str) -> pl.LazyFrame:
 def check_values(frame: pl.DataFrame, schema: Schema, source: str) -> None:
     """Check numbers: finite, positive or non-negative where the table demands it.
 
+    A required column holds a value in every row; one that may be absent may also be null, and
+    holds nothing else that breaks its rule.
+
     Raises:
         InputError: names column, first offending row and time, value, count and the rule.
     """
-    for column in schema.required:
+    ruled = (*schema.positive, *schema.non_negative, *schema.finite)
+    optional = [name for name in ruled if name in frame.columns and name not in schema.required]
+    for column in (*schema.required, *optional):
         if column == "ts":
             _fail_first(frame, frame["ts"].is_null(), "ts", source, "a time")
             continue
-        if not frame[column].dtype.is_numeric():
+        dtype = frame[column].dtype
+        # a column that holds nothing at all has no type of its own
+        if not dtype.is_numeric() and not (column in optional and dtype == pl.Null):
             if column == "side":
                 continue
-            raise InputError(f"{source}: column '{column}' is {frame[column].dtype}, not a number")
+            raise InputError(f"{source}: column '{column}' is {dtype}, not a number")
         values = frame[column].cast(pl.Float64)
-        bad = values.is_null() | ~values.is_finite()
-        rule = "a finite number"
+        bad, rule = ~values.is_finite(), "a finite number"
         if column in schema.positive:
             bad, rule = bad | (values <= 0), "a finite number above zero"
         elif column in schema.non_negative:
             bad, rule = bad | (values < 0), "a finite number, zero or above"
+        if column in optional:
+            bad, rule = bad.fill_null(value=False), f"{rule}, or nothing"
         _fail_first(frame, bad, column, source, rule)
 
 

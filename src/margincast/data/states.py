@@ -7,7 +7,7 @@ arrival (column ``received_at``) where that is later.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from margincast.core.errors import InputError
 from margincast.core.time import format_duration, parse_duration
 from margincast.data.files import TableFile, find_table_files, readable
 from margincast.data.quality import Finding
+from margincast.data.reception import not_received, utc_time
 from margincast.data.schemas import (
     FUNDING,
     SCHEMAS,
-    TIMESTAMP,
     Schema,
     check_sorted_unique,
     check_values,
@@ -31,12 +31,25 @@ from margincast.data.schemas import (
     with_utc_timestamp,
 )
 
+STATE_TABLES = ("funding", "open_interest", "liquidations", "implied_vol", "options")
+"""Tables beside bars, books and trades.
+
+Their symbols may be underlyings: they find their contracts, and ``data.symbols`` does not pick
+them.
+"""
+
 PERCENT = 0.01
 
 LEAST_IMPLIED_VOLATILITY_PERCENT = 5.0
 """An index whose median is lower holds fractions.
 
 Deribit's index of bitcoin closed between 31 and 167 % a year from March 2021 to the end of 2024.
+"""
+
+OF_ONE_MARKET: Mapping[str, tuple[str, ...]] = {"open_interest": ("open_interest",)}
+"""By table, columns in the unit of one market's volume: coins, thousands of them, contracts.
+
+Beside another market's bars, though of the same underlying, they would be wrong by that unit.
 """
 
 _NOTIONAL = pl.col("price") * pl.col("size")
@@ -48,8 +61,8 @@ class StateTable:
 
     Attributes:
         frames: per symbol, sorted by ``known_at``: ``ts``, ``known_at`` (UTC; when the row could
-            have been known) and the table's values, float64. Sums over intervals also have
-            ``covers`` (duration): the interval that opens at ``ts``.
+            have been known) and the table's values, float64. Rows that cover an interval also
+            have ``covers`` (duration): its length, from ``ts`` on.
         findings: what was irregular.
     """
 
@@ -65,7 +78,7 @@ class _Form:
         schema: its columns and their rules.
         values: what is read of it, by name.
         flow: whether rows add up; otherwise the newest stands.
-        optional: columns that may be absent, and null, but hold nothing else that breaks a rule.
+        optional: columns of values that may be absent.
     """
 
     schema: Schema
@@ -132,7 +145,7 @@ def read_states(root: Path, entries: Sequence[str], table: str) -> StateTable:
     ==============  ========================================================================
 
     A row covers an interval where the table's form says so; its length is that of the store's
-    table (``implied_vol_1h``), elsewhere the usual step between rows.
+    table (``implied_vol_1h``), elsewhere the time between the first two rows that came in.
 
     Args:
         root: folder that relative entries start at.
@@ -180,7 +193,7 @@ def checked_states(file: TableFile, table: str) -> tuple[pl.DataFrame, list[Find
         *([] if interval is None else [_missing(frame["ts"], interval, table, file.symbol)]),
     ]
     values = [value.cast(pl.Float64).alias(name) for name, value in form.values.items()]
-    if form.flow and interval is not None:
+    if interval is not None:
         values.append(pl.lit(interval, dtype=pl.Duration("us")).alias("covers"))
     return frame.select("ts", "known_at", *values), findings
 
@@ -229,9 +242,6 @@ def _checked_values(frame: pl.DataFrame, form: _Form, source: str) -> pl.DataFra
     absent = [name for name in form.optional if name not in frame.columns]
     frame = frame.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in absent)
     check_values(frame, form.schema, source)
-    if form.optional:
-        known = frame.with_columns(pl.col(form.optional).fill_null(0))
-        check_values(known, replace(form.schema, required=form.optional), source)
     if "side" in form.schema.required:
         frame = frame.with_columns(pl.col("side").cast(pl.String).str.to_lowercase())
         _require_sides(frame, source)
@@ -260,26 +270,39 @@ def _require_sides(frame: pl.DataFrame, source: str) -> None:
 def _interval(frame: pl.DataFrame, form: _Form, stored: str | None, source: str) -> timedelta:
     """Interval that each row covers.
 
+    Where nothing states it, it is the time between the first two rows that came in: a later row may
+    contradict that, and is then refused, but does not change when earlier ones were known.
+
     Raises:
-        InputError: nothing says how long it is, or rows cover the same time twice.
+        InputError: nothing says how long it is, rows cover the same time twice, or times lie off
+            the grid that the first two rows make.
     """
     steps = frame["ts"].unique().sort().diff().drop_nulls()
     if stored is not None:
         interval = parse_duration(stored.rpartition("_")[2])
+        wrong, rule = steps < interval, "open(s) before the row before has closed"
     else:
-        usual = steps.mode().min()
-        if usual is None:
+        if steps.is_empty():
             raise InputError(
                 f"{source}: one row alone does not show how long an interval it covers; give more "
                 "rows, or bring the file into a store with 'margincast data ingest'"
             )
-        assert isinstance(usual, timedelta)
-        interval = usual
-    overlapping = int((steps < interval).sum())
-    if overlapping:
+        came = [pl.col("ts"), *([_received(frame, source)] if "received_at" in frame else [])]
+        first, second = (
+            frame.sort(pl.max_horizontal(came), maintain_order=True)["ts"]
+            .unique(maintain_order=True)
+            .head(2)
+        )
+        interval = abs(second - first)
+        length = steps.dt.total_microseconds()
+        wrong = length % (interval // timedelta(microseconds=1)) != 0
+        rule = "come(s) no whole number of intervals after the row before"
+    if wrong.any():
         raise InputError(
-            f"{source}: rows of {form.schema.table} cover {format_duration(interval)} each, and "
-            f"{overlapping} open(s) before the row before has closed; keep rows of one interval"
+            f"{source}: rows of {form.schema.table} cover {format_duration(interval)} each"
+            f"{'' if stored else ', the time between the first two'}, and {int(wrong.sum())} "
+            f"{rule}; keep rows of one interval"
+            f"{'' if stored else ', or bring the file into a store, which states it'}"
         )
     return interval
 
@@ -319,6 +342,11 @@ def _in_order_of_knowledge(
             frame["ts"].filter(late).min(),  # type: ignore[arg-type] # a time, as ts is
         )
     ]
+    if arrives:
+        known = "at its own time" + (", that of its interval's close" if interval else "")
+        findings.append(not_received(frame, *where, known))
+    if form.flow and interval is not None:
+        findings.append(_late_sums(frame, interval, where))
     # of rows known at one time the newest comes last, and stands
     frame = frame.sort("known_at", "ts", maintain_order=True)
     if form.flow:
@@ -338,16 +366,20 @@ def _in_order_of_knowledge(
 
 
 def _received(frame: pl.DataFrame, source: str) -> pl.Expr:
-    dtype = frame.schema["received_at"]
-    if not isinstance(dtype, pl.Datetime):
-        raise InputError(
-            f"{source}: column 'received_at' is {dtype}, not a timestamp; store it as a datetime "
-            "in UTC"
-        )
-    received = pl.col("received_at")
-    if dtype.time_zone is None:
-        received = received.dt.replace_time_zone("UTC")
-    return received.dt.convert_time_zone("UTC").cast(TIMESTAMP)
+    return utc_time("received_at", frame.schema["received_at"], source)
+
+
+def _late_sums(frame: pl.DataFrame, interval: timedelta, where: tuple[str, str]) -> Finding:
+    late = frame.filter(pl.col("known_at") > pl.col("ts") + interval)["ts"]
+    return Finding(
+        *where,
+        "sums received after their interval's close",
+        len(late),
+        len(frame),
+        "in no bar that had closed by then; what was liquidated in such a bar is not known",
+        late.min(),  # type: ignore[arg-type] # a time, as ts is
+        severity="warning",
+    )
 
 
 def _missing(ts: pl.Series, interval: timedelta, table: str, symbol: str) -> Finding:

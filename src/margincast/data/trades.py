@@ -28,13 +28,6 @@ from margincast.data.schemas import (
 
 AGGRESSOR_SIDES = ("buy", "sell")
 
-ONE_SIDED_MINIMUM = 1000
-"""Trades from which a feed with one side only is reported as broken.
-
-If the aggressor sold nine times in ten, a thousand sells in a row would still have a chance of
-0.9^1000, about 2e-46.
-"""
-
 ALL_ON_ONE_SIDE = "all on one side so far: the aggressor is not known"
 
 _PRICE, _SIZE = pl.col("price"), pl.col("size")

@@ -1,7 +1,8 @@
 """Which asset a contract is on: how funding, open interest or an option chain finds its contract.
 
 Tables of different publishers name the same market differently (``BTCUSDT``, ``BTC-USD``,
-``BTCUSD_PERP.A``, ``BTC``). A name that does not end in a known quote currency stands for itself.
+``BTCUSD_PERP.A``, ``BTC``). A name that does not end in a known quote currency stands for itself,
+and so does one with a date of delivery: it is another market than the perpetual.
 """
 
 import re
@@ -16,14 +17,30 @@ QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "USDE", "USD", "EUR")
 KINDS = ("PERP", "PERPETUAL", "SWAP")
 """Words for a perpetual contract that stand where a quote currency would (``BTC-PERPETUAL``)."""
 
+SYNONYMS = {"XBT": "BTC"}
+"""Other names of an asset: that of ISO 4217 for bitcoin, as BitMEX and Kraken have it."""
+
 OPTION_ASSETS = ("BTC", "ETH", "BNB", "SOL", "XRP", "DOGE", "AVAX", "TRX", "MATIC", "PAXG")
 """Assets with listed options, and so with a volatility of their own (Deribit, Binance)."""
 
 LEADER_TABLES = ("implied_vol", "options")
 """Tables of which only the rows on the leader's asset are read."""
 
+_TAKEN = {
+    "open_interest": "open_interest_usd alone is taken: other markets count in other units than "
+    "coins of the contract"
+}
+"""By table, what is taken of rows that have a contract's underlying, and not its name."""
+
 _SEPARATOR = re.compile(r"[-_/:. ]")
 _MULTIPLIER = re.compile(r"^10{3,}(?=[A-Z])")
+_DELIVERY = re.compile(
+    r"\d{6}|\d{8}"  # 240329 and 20240329
+    r"|\d{0,2}(?:JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)\d{2}(?:\d{2})?"
+    # this and next week, this and next quarter, as HTX and Binance name their running contracts
+    r"|CW|NW|CQ|NQ|QUARTER"
+)
+"""A part of a name that says when the contract is delivered or expires."""
 
 
 def underlying_of(symbol: str) -> str:
@@ -31,17 +48,20 @@ def underlying_of(symbol: str) -> str:
 
     >>> [underlying_of(name) for name in ("BTCUSDT", "BTC-USD", "BTCUSD_PERP.A", "1000BONKUSDT")]
     ['BTC', 'BTC', 'BTC', 'BONK']
-    >>> underlying_of("BTC-PERPETUAL"), underlying_of("SIM-BTC")
-    ('BTC', 'SIM-BTC')
+    >>> underlying_of("BTC-PERPETUAL"), underlying_of("SIM-BTC"), underlying_of("BTC-USDT-240329")
+    ('BTC', 'SIM-BTC', 'BTC-USDT-240329')
     """
     name = symbol.split("@", maxsplit=1)[0].upper()
     base, *others = _SEPARATOR.split(name)
-    quote = next((quote for quote in QUOTES if base.endswith(quote) and base != quote), None)
-    if quote is not None:
-        base = base.removesuffix(quote)
-    elif others and others[0] not in (*QUOTES, *KINDS):
+    if any(_DELIVERY.fullmatch(part) for part in others):
         return name
-    return _MULTIPLIER.sub("", base)
+    stem = base.removesuffix("PERP") or base
+    quote = next((quote for quote in QUOTES if stem.endswith(quote) and stem != quote), "")
+    asset = stem.removesuffix(quote)
+    if asset == base and others and others[0] not in (*QUOTES, *KINDS):
+        return name
+    asset = _MULTIPLIER.sub("", asset)
+    return SYNONYMS.get(asset, asset)
 
 
 def symbol_of_contract(contract: str, symbols: Collection[str], what: str) -> str | None:
@@ -103,6 +123,7 @@ def symbol_of_leader(leader: str, symbols: Collection[str], what: str) -> str | 
         return own
     (only,) = symbols
     words = [word for word in _SEPARATOR.split(only.split("@", maxsplit=1)[0].upper()) if word]
+    words = [SYNONYMS.get(word, word) for word in words]
     of_others = {*OPTION_ASSETS} - {underlying_of(leader)}
     says_none = len(words) > 1 and underlying_of(only) == only.upper()
     return only if says_none and not of_others & {*words} else None
@@ -111,7 +132,10 @@ def symbol_of_leader(leader: str, symbols: Collection[str], what: str) -> str | 
 def unmatched(
     table: str, symbols: Collection[str], contracts: Collection[str], leader: str
 ) -> list[Finding]:
-    """Report contracts that a table says nothing of, and what was taken for the leader's.
+    """Report contracts that a table says nothing of, and those that find another market's rows.
+
+    Of :data:`LEADER_TABLES`, whose symbols are assets by themselves, it is reported what was taken
+    for the leader's though its name does not say so.
 
     Args:
         table: name of the table.
@@ -123,14 +147,7 @@ def unmatched(
         InputError: several symbols are on a contract's underlying, and none has its name.
     """
     if table not in LEADER_TABLES:
-        without = [
-            contract
-            for contract in contracts
-            if symbol_of_contract(contract, symbols, table) is None
-        ]
-        what = f"contracts without rows ({', '.join(without)})"
-        action = "their features of it are not known"
-        return [Finding(table, "all contracts", what, len(without), len(contracts), action)]
+        return _of_contracts(table, symbols, contracts)
     if leader not in contracts:
         return []
     symbol, asset = symbol_of_leader(leader, symbols, table), underlying_of(leader)
@@ -143,3 +160,31 @@ def unmatched(
     else:
         return []
     return [Finding(table, symbol or leader, what, 1, 1, action, severity="warning")]
+
+
+def _of_contracts(
+    table: str, symbols: Collection[str], contracts: Collection[str]
+) -> list[Finding]:
+    found = {name: symbol_of_contract(name, symbols, table) for name in contracts}
+    without = [name for name, symbol in found.items() if symbol is None]
+    others = [f"{name}: {symbol}" for name, symbol in found.items() if symbol and symbol != name]
+    findings = []
+    if without:
+        what = f"contracts without rows ({', '.join(without)})"
+        action = "their features of it are not known"
+        findings.append(Finding(table, "all contracts", what, len(without), len(contracts), action))
+    if others:
+        what = f"contracts with another market's rows ({', '.join(others)})"
+        action = _TAKEN.get(table, "taken, since both are on one underlying")
+        findings.append(
+            Finding(
+                table,
+                "all contracts",
+                what,
+                len(others),
+                len(contracts),
+                action,
+                severity="warning",
+            )
+        )
+    return findings

@@ -8,33 +8,35 @@ content of exactly the data it reads, and the code it runs through
 of these has another name.
 """
 
-import hashlib
+import io
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from margincast.core.digest import digest_of
 from margincast.data.quality import Finding
-
-PARTIAL = ".part"
-PARTIAL_SECONDS = 300.0
-"""Age at which a file that is being written belongs to a process that was killed.
-
-One is written in far less; a writer that slept through it finds its file gone and keeps nothing.
-"""
+from margincast.features.cache_entries import (
+    PARTIAL,
+    PARTIAL_SECONDS,
+    UNREAD_DAYS,
+    Amount,
+    remove_entries,
+    remove_partial,
+    unread_entries,
+)
+from margincast.features.code_version import RUNNING, SourceCode, Unkept
+from margincast.features.column_digest import digest_of_frame
 
 _KEY, _CONTENT = b"margincast.key", b"margincast.content"
-_KEY_LENGTH = 64
 _TYPES = {pa.timestamp("us", tz="UTC"), pa.float64(), pa.int64()}
+_DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -44,49 +46,54 @@ class Line:
     Attributes:
         family: section of the feature set; entries of a family share a folder.
         columns: what an entry holds, in order; None for all that is built.
-        key: SHA-256 of all that the values hang on; None where that is not known, as for a function
+        key: SHA-256 of all that the values hang on; or why that is not known, as for a function
             from outside the package, or code that was edited meanwhile: it is always computed.
     """
 
     family: str
     columns: tuple[str, ...] | None
-    key: str | None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file of the cache: its family, place and size."""
-
-    family: str
-    path: Path
-    size_bytes: int
+    key: str | Unkept
 
 
 @dataclass
 class FeatureCache:
     """A folder of built features, which several processes may use at a time.
 
-    Entries appear under their name whole or not at all. One that cannot be read, holds something
-    else than its name says, or does not match the digest of its own content is built again. A
-    folder that cannot be written is reported once, and the build goes on without it.
+    Entries appear under their name whole or not at all. One that holds something else than its
+    name says, or does not match the digest of its own content, is built again and replaced; one
+    that the system does not let be read is built again and left alone. A folder that cannot be
+    written is reported once, and the build goes on without it.
 
     Attributes:
         folder: where the entries lie; made when the first one is written.
+        read_only: keep nothing that is built.
+        source: the code that what is built runs through.
         reused: lines read back so far.
         built: lines computed so far.
         damaged: entries found damaged so far.
+        unreadable: entries that the system did not let be read so far.
+        obstacle: why, of the last of them.
         refusal: why nothing is written any more; empty while it is.
+        unkept: lines computed that have no name or were not kept under it, by reason.
+        removed: entries removed because no build read them for :data:`UNREAD_DAYS` days.
     """
 
     folder: Path
-    reused: int = 0
-    built: int = 0
-    damaged: int = 0
-    refusal: str = ""
-    _reported: tuple[int, str] = field(default=(0, ""), repr=False)
+    read_only: bool = field(default=False, kw_only=True)
+    source: SourceCode = field(default=RUNNING, kw_only=True)
+    reused: int = field(default=0, init=False)
+    built: int = field(default=0, init=False)
+    damaged: int = field(default=0, init=False)
+    unreadable: int = field(default=0, init=False)
+    obstacle: str = field(default="", init=False)
+    refusal: str = field(default="", init=False)
+    unkept: Counter[str] = field(default_factory=Counter, init=False)
+    removed: Amount = field(default=Amount(), init=False)
+    _reported: tuple[int, int, str] = field(default=(0, 0, ""), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        remove_partial(self.folder, older_than_seconds=PARTIAL_SECONDS)
+        if not self.read_only:
+            remove_partial(self.folder, older_than_seconds=PARTIAL_SECONDS)
 
     def lines(
         self,
@@ -106,98 +113,148 @@ class FeatureCache:
             A frame a line, in the order wanted.
         """
         found: dict[int, pl.DataFrame] = {}
+        missing: dict[int, bool] = {}
         for number, line in enumerate(wanted):
-            frame = self._read(line)
-            if frame is not None:
+            try:
+                frame = self._read(line)
+            except OSError as error:
+                self.unreadable += 1
+                self.obstacle = _words(error)
+                missing[number] = False
+                continue
+            if frame is None:
+                missing[number] = True
+            else:
                 found[number] = frame
-        missing = [number for number in range(len(wanted)) if number not in found]
         self.reused += len(found)
         self.built += len(missing)
         if missing:
-            made = build(missing)
-            keep = unchanged()
-            for number in missing:
+            made = build(list(missing))
+            still_named = unchanged()
+            for number, replaceable in missing.items():
                 columns = wanted[number].columns
                 found[number] = made if columns is None else made.select(columns)
-                if keep:
-                    self._write(wanted[number], found[number])
+                if replaceable:
+                    self._keep(wanted[number], found[number], still_named=still_named)
         return [found[number] for number in range(len(wanted))]
+
+    def finish(self) -> list[Finding]:
+        """End a build: remove what no build read for long, and say what went wrong.
+
+        What the build itself read or wrote is never removed.
+
+        Returns:
+            What :meth:`take_findings` does.
+        """
+        if not self.read_only:
+            unread = unread_entries(self.folder, UNREAD_DAYS * _DAY_SECONDS)
+            self.removed += sum(remove_entries(unread).values(), Amount())
+        return self.take_findings()
 
     def take_findings(self) -> list[Finding]:
         """Return what went wrong since last asked; nothing where nothing did."""
-        damaged_before, refusal_before = self._reported
-        self._reported = self.damaged, self.refusal
-        findings = []
-        if self.damaged > damaged_before:
-            findings.append(
-                Finding(
-                    "cache",
-                    "built features",
-                    "entry damaged or not what its name says",
-                    self.damaged - damaged_before,
-                    self.reused + self.built,
-                    "built again and replaced",
-                    severity="warning",
-                )
-            )
-        if self.refusal != refusal_before:
-            findings.append(
-                Finding(
-                    "cache",
-                    "built features",
-                    f"cannot be written: {self.refusal}",
-                    1,
-                    1,
-                    "features built without keeping them",
-                    severity="warning",
-                )
-            )
-        return findings
+        damaged_before, unreadable_before, refusal_before = self._reported
+        self._reported = self.damaged, self.unreadable, self.refusal
+        lines = self.reused + self.built
+        wrong = (
+            (
+                self.damaged - damaged_before,
+                lines,
+                "entry damaged or not what its name says",
+                "built again and replaced",
+            ),
+            (
+                self.unreadable - unreadable_before,
+                lines,
+                f"entry cannot be read: {self.obstacle}",
+                "built again, and the entry left as it is",
+            ),
+            (
+                int(self.refusal != refusal_before),
+                1,
+                f"cannot be written: {self.refusal}",
+                "features built without keeping them",
+            ),
+        )
+        return [
+            Finding("cache", "built features", what, count, total, action, severity="warning")
+            for count, total, what, action in wrong
+            if count
+        ]
 
     def describe(self) -> str:
-        """One line for a log: what was read back, and what went wrong."""
-        text = f"{self.reused} of {self.reused + self.built} lines of features read from the cache"
+        """One line for a log: what was read back, what was not kept and why, what was let go."""
+        lines = self.reused + self.built
+        parts = [f"{self.reused} of {lines} lines of features read from the cache"]
         if self.damaged:
-            text += f"; {self.damaged} damaged, built again"
+            parts.append(f"{self.damaged} damaged, built again")
+        if self.unreadable:
+            parts.append(f"{self.unreadable} cannot be read ({self.obstacle}), built again")
+        parts += [f"{count} not kept: {reason}" for reason, count in self.unkept.most_common()]
         if self.refusal:
-            text += f"; it cannot be written: {self.refusal}"
-        return text
+            parts.append(f"it cannot be written: {self.refusal}")
+        if self.removed.count:
+            parts.append(f"{self.removed} not read for {UNREAD_DAYS} days removed")
+        return "; ".join(parts)
 
-    def _path(self, line: Line) -> Path:
-        return self.folder / line.family / f"{line.key}.parquet"
+    def _path(self, line: Line, key: str) -> Path:
+        return self.folder / line.family / f"{key}.parquet"
 
     def _read(self, line: Line) -> pl.DataFrame | None:
-        if line.key is None:
+        """Read an entry back; None where there is none, or a damaged one.
+
+        Raises:
+            OSError: the system does not let it be read.
+        """
+        if isinstance(line.key, Unkept):
             return None
+        path = self._path(line, line.key)
         try:
-            with pq.ParquetFile(self._path(line)) as file:
-                table = file.read(use_threads=False)
-            frame = _content(table, line)
+            content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        try:
+            with pq.ParquetFile(pa.BufferReader(content)) as file:
+                table = file.read(use_threads=False)
+            frame = _content(table, line)
         except (OSError, pa.ArrowException, ValueError):
             frame = None
         if frame is None:
             self.damaged += 1
+        else:
+            with suppress(OSError):  # of another user's entry the time cannot be set
+                os.utime(path)
         return frame
 
-    def _write(self, line: Line, frame: pl.DataFrame) -> None:
-        if line.key is None or self.refusal:
+    def _keep(self, line: Line, frame: pl.DataFrame, *, still_named: bool) -> None:
+        if isinstance(line.key, Unkept):
+            self.unkept[line.key.reason] += 1
+        elif self.read_only:
             return
-        path = self._path(line)
+        elif still_named:
+            self._write(line, line.key, frame)
+        else:
+            self.unkept["their files were written again while they were read"] += 1
+
+    def _write(self, line: Line, key: str, frame: pl.DataFrame) -> None:
+        if self.refusal:
+            return
+        path = self._path(line, key)
         partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-        metadata = {_KEY: line.key, _CONTENT: digest_of_frame(frame)}
+        metadata = {_KEY: key, _CONTENT: digest_of_frame(frame)}
         table = frame.to_arrow().replace_schema_metadata(metadata)
+        content = io.BytesIO()
+        # features are floats of their own each: neither dictionary nor compression pays
+        pq.write_table(
+            table, content, compression="none", use_dictionary=False, write_statistics=False
+        )
         try:
             self._make_folder()
             path.parent.mkdir(exist_ok=True)
-            # features are floats of their own each: neither dictionary nor compression pays
-            pq.write_table(
-                table, partial, compression="none", use_dictionary=False, write_statistics=False
-            )
+            partial.write_bytes(content.getbuffer())
             partial.replace(path)
         except OSError as error:
-            self.refusal = error.strerror or str(error)
+            self.refusal = f"{self.folder}: {_words(error)}"
         finally:
             with suppress(OSError):
                 partial.unlink()
@@ -208,59 +265,16 @@ class FeatureCache:
             (self.folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
-def entries_of(folder: Path) -> Iterator[Entry]:
-    """List the entries of a cache, family by family; other files are passed over."""
-    for path in sorted(folder.glob("*/*.parquet")):
-        name = path.stem
-        if len(name) == _KEY_LENGTH and not name.strip("0123456789abcdef"):
-            with suppress(FileNotFoundError):  # another process may clear it now
-                yield Entry(path.parent.name, path, path.stat().st_size)
-
-
-def remove_partial(folder: Path, older_than_seconds: float) -> int:
-    """Remove what a killed process left half-written, and count it."""
-    count = 0
-    for path in folder.glob(f"*/*.parquet.*{PARTIAL}"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime >= older_than_seconds:
-                path.unlink()
-                count += 1
-    return count
-
-
-def digest_of_frame(frame: pl.DataFrame) -> str:
-    """SHA-256 of a frame's columns: names, types and values, in order."""
-    return digest_of([[series.name, digest_of_series(series)] for series in frame])
-
-
-def digest_of_series(series: pl.Series) -> str:
-    """SHA-256 of a column's type and values to the last bit; what lies below a null does not count.
-
-    Raises:
-        TypeError: values of a kind that features are not computed from (lists, structures).
-    """
-    values = series.to_physical()
-    if values.dtype in (pl.String, pl.Binary, pl.Categorical, pl.Enum):
-        values = values.cast(pl.String)
-        sizes, text = values.str.len_bytes(), values.fill_null("").str.join("").item()
-        payload = [digest_of_series(sizes).encode(), text.encode()]
-    elif values.dtype.is_numeric() or values.dtype == pl.Boolean:
-        known = values.cast(pl.UInt8) if values.dtype == pl.Boolean else values
-        unknown = np.packbits(values.is_null().to_numpy()) if values.null_count() else b""
-        payload = [np.ascontiguousarray(known.fill_null(0).to_numpy()), unknown]
-    else:
-        raise TypeError(f"column '{series.name}' is {series.dtype}: it has no digest")
-    digest = hashlib.sha256(f"{series.dtype} {len(series)} {series.null_count()} ".encode())
-    for part in payload:
-        digest.update(part)
-    return digest.hexdigest()
+def _words(error: OSError) -> str:
+    """Words of the system, without the name of the file."""
+    return error.strerror or type(error).__name__
 
 
 def _content(table: pa.Table, line: Line) -> pl.DataFrame | None:
     """Return the entry's columns; None where they are not what its name and digest say."""
     metadata = table.schema.metadata or {}
     if (
-        metadata.get(_KEY) != (line.key or "").encode()
+        metadata.get(_KEY) != str(line.key).encode()
         or tuple(table.column_names) != (line.columns or tuple(table.column_names))
         or not _TYPES.issuperset(table.schema.types)
     ):

@@ -11,8 +11,9 @@ from typing import Literal
 import polars as pl
 
 from margincast.core.digest import digest_of
-from margincast.features.cache import FeatureCache, Line, digest_of_frame
-from margincast.features.code_version import code_version, is_ours
+from margincast.features.cache import FeatureCache, Line
+from margincast.features.code_version import Unkept, code_version, is_ours
+from margincast.features.column_digest import digest_of_frame
 from margincast.features.library import look_up
 from margincast.features.sources import Origin
 from margincast.specs.features import Feature, FeatureSet
@@ -60,17 +61,22 @@ def reduced_lines(
         What ``reduce`` gives for all lines of the family.
     """
     entries: tuple[Feature, ...] = getattr(feature_set, family)
-    known = [origin for origin in origins if origin is not None]
-    if cache is None or len(known) < len(origins):
+    if cache is None:
         return reduce(entries)
+    known = [origin for origin in origins if origin is not None]
     grid = feature_set.grid.model_dump(mode="json", include={"interval", "minimum_present"})
     inputs = {"origins": [origin.digest() for origin in known], **grid, **details}
     lines = []
     for entry in entries:
         module = look_up(family, entry.function).build.__module__
         line = entry.model_dump(mode="json", exclude_defaults=True)
-        modules = (module, *_RUNS_THROUGH[family])
-        key = _key(inputs | {"line": line}, modules) if is_ours(module) else None
+        key: str | Unkept
+        if not is_ours(module):
+            key = Unkept("their function is not part of the package")
+        elif len(known) < len(origins):
+            key = Unkept("which files they come from is not known")
+        else:
+            key = _key(cache, inputs | {"line": line}, (module, *_RUNS_THROUGH[family]))
         lines.append(Line(family, ("ts", *names_of((entry,))), key))
     first, *others = cache.lines(
         lines,
@@ -104,11 +110,19 @@ def kept_states(
     """
     if cache is None:
         return build(rows)
-    key = _key({"rows": digest_of_frame(rows), **details}, (module,))
+    key: str | Unkept
+    try:
+        content = digest_of_frame(rows)
+    except TypeError as error:
+        key = Unkept(str(error))
+    else:
+        key = _key(cache, {"rows": content, **details}, (module,))
     (states,) = cache.lines([Line(family, None, key)], lambda _missing: build(rows))
     return states
 
 
-def _key(inputs: Mapping[str, object], modules: tuple[str, ...]) -> str | None:
-    version = code_version(modules, _ASKED_BY)
-    return None if version is None else digest_of({**inputs, "code": version})
+def _key(
+    cache: FeatureCache, inputs: Mapping[str, object], modules: tuple[str, ...]
+) -> str | Unkept:
+    version = code_version(modules, _ASKED_BY, cache.source)
+    return version if isinstance(version, Unkept) else digest_of({**inputs, "code": version})

@@ -17,12 +17,14 @@ FIRST_CLOSE = "first_close"
 
 # not divided by: polars divides one row, but multiplies several by the reciprocal
 _HOUR_MICROSECONDS = 3_600_000_000
+_LEAST_STEP_MICROSECONDS = 1_000_000
 
 
 @feature("calendar", "number", argument="nothing")
 def hour_of_day() -> pl.Expr:
-    """Hour of the UTC day, in [0, 24), with minutes as fractions."""
-    return pl.col("ts").dt.hour().cast(pl.Float64) + pl.col("ts").dt.minute() / 60
+    """Hour of the UTC day, in [0, 24), with what is past of the hour as a fraction."""
+    past = pl.col("ts").dt.epoch("us") % _HOUR_MICROSECONDS
+    return pl.col("ts").dt.hour().cast(pl.Float64) + past * (1 / _HOUR_MICROSECONDS)
 
 
 @feature("calendar", "number", argument="nothing")
@@ -65,14 +67,14 @@ def hours_to_funding(hours_between: float) -> pl.Expr:
     UTC), 4 or 1 for some. At the very time of a funding it is the next one that counts.
 
     Raises:
-        InputError: a day is not a whole number of such steps.
+        InputError: a day is not a whole number of such steps, or they are shorter than a second.
     """
-    if not 0 < hours_between <= 24 or 24 % hours_between:
+    step = round(hours_between * _HOUR_MICROSECONDS) if 0 < hours_between <= 24 else 0
+    if step < _LEAST_STEP_MICROSECONDS or 24 * _HOUR_MICROSECONDS % step:
         raise InputError(
             f"hours_to_funding: fundings {hours_between:g} hours apart do not fit a day; list "
-            "hours that divide 24, such as 8, 4 or 1"
+            "hours that divide 24, such as 8, 4 or 1, and no less than a second"
         )
-    step = round(hours_between * _HOUR_MICROSECONDS)
     # the epoch began at midnight, and days are whole multiples of the step
     return (step - pl.col("ts").dt.epoch("us") % step) * (1 / _HOUR_MICROSECONDS)
 

@@ -8,11 +8,12 @@ NaN of the table.
 no *table* for the contract           it was not given, or has no rows of the contract; or bars or
                                       trades lack a column (a mark price, an aggressor side)
 *table* not there then                before its first or after its last row, or the newest row is
-                                      older than it stands
+                                      older than it stands, or trades fell silent for long
 history shorter than the look-back    fewer rows since the table's first than a value hangs on
 rows missing in the look-back         a missing or stale bar, an interval without a snapshot
 a column it reads is not known        of a market column: the contract's, or the leader's
-leader has no bar                     of a column that reads the leader
+leader has no bar                     of a column that reads the leader; where it has none at all
+                                      that comes before every other cause
 leader has no decision                the leader has a bar, and is in its warm-up
 not defined                           all is there: a locked book, nothing moved, nothing traded
 ====================================  ============================================================
@@ -59,6 +60,7 @@ class Causes:
         self._plan, self._sources = plan, sources
         self._readings = readings_of(plan.feature_set)
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._found: list[Finding] = []
         leader = plan.feature_set.grid.leader
         self._leader = Presence(
             sources, plan.feature_set, leader, states_of_leader, to_the_end=True
@@ -92,12 +94,7 @@ class Causes:
             if name in unknown and self._readings[name].family != "market":
                 reading = self._readings[name]
                 if name in of_leader:
-                    steps = _of_tables(
-                        self._leader,
-                        reading,
-                        "leader",
-                        [(NO_LEADER, _before_or_after(self._leader))],
-                    )
+                    steps = _of_leader(self._leader, reading)
                 else:
                     steps = _of_tables(contract, reading, "contract")
                 self._count(name, decided, times, steps)
@@ -105,6 +102,7 @@ class Causes:
             if column.name in unknown:
                 steps = self._beside_leader(column, whole[symbol], leader)
                 self._count(column.name, decided, times, steps)
+        self._found += contract.findings
 
     def count_across(self, table: pl.DataFrame) -> None:
         """Count what is not known of the columns across contracts, over all decisions."""
@@ -129,9 +127,9 @@ class Causes:
             self._count(column.name, unknown, unknown["ts"].to_physical().to_numpy(), steps)
 
     def findings(self, decisions: int) -> list[Finding]:
-        """One finding a column and cause, columns in the order of the table."""
+        """One finding a column and cause, columns in the order of the table, and what it shows."""
         place = {name: number for number, name in enumerate(self._plan.units)}
-        return [
+        return self._found + [
             Finding("features", name, cause, count, decisions, "left as NaN")
             for (name, cause), count in sorted(
                 self._counts.items(), key=lambda item: (place[item[0][0]], item[0][1])
@@ -142,6 +140,8 @@ class Causes:
     def _beside_leader(
         self, column: Column, own: pl.DataFrame, leader: pl.DataFrame | None
     ) -> list[_Step]:
+        if leader is None:
+            return [(NO_LEADER, _everywhere)]
         step = self._plan.feature_set.grid.interval // MICROSECOND
         look_back = column.look_back
 
@@ -150,15 +150,10 @@ class Causes:
             return Rows.of(begin, step, frame[name].is_not_null().to_numpy())
 
         bars = known(own, "close")
-        steps: list[_Step] = [
+        return [
             (SHORT, _short(bars, look_back)),
             (INCOMPLETE, _incomplete(bars, look_back)),
             *((UNREAD, _incomplete(known(own, name), look_back)) for name in column.reads),
-        ]
-        if leader is None:
-            return [*steps, (NO_LEADER, _everywhere)]
-        return [
-            *steps,
             (NO_LEADER, _incomplete(known(leader, "close"), look_back)),
             *((UNREAD, _incomplete(known(leader, name), look_back)) for name in column.reads),
         ]
@@ -198,9 +193,12 @@ def _of_tables(
     ]
 
 
-def _before_or_after(leader: Presence) -> _Applies:
+def _of_leader(leader: Presence, reading: Reading) -> list[_Step]:
+    """Causes of a column that every contract sees; without a leader that is the cause."""
     bars = leader.table("bars", "close")
-    return _everywhere if bars is None else bars.rows.outside
+    if bars is None:
+        return [(NO_LEADER, _everywhere)]
+    return _of_tables(leader, reading, "leader", [(NO_LEADER, bars.rows.outside)])
 
 
 def _without_bar(leader: Presence) -> _Applies:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from margincast.core.errors import InputError, did_you_mean
@@ -88,6 +89,25 @@ def window_and_row_before(*arguments: object) -> int:
     """
     rows = [argument.rows + 1 for argument in arguments if isinstance(argument, Window)]
     return max(rows, default=1)
+
+
+def window_rows(window: Window) -> int:
+    """Rows of a window where nothing before it enters."""
+    return window.rows
+
+
+def own_row(*_: object) -> int:
+    """The decision's row alone, whatever the arguments: a window that is a tenor lies ahead."""
+    return 1
+
+
+def value_label(value: float) -> str:
+    """A value as names of columns have it: in full, since names are typed by people.
+
+    >>> [value_label(value) for value in (5.0, 0.94, 250_000.0, 1e6)]
+    ['5', '0.94', '250000', '1000000']
+    """
+    return np.format_float_positional(value, trim="-")
 
 
 def feature(

@@ -3,15 +3,35 @@
 Which numbers a margin's model sees, under which name, with which unit, and how far back each looks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import polars as pl
 
 from margincast.core.errors import InputError
-from margincast.features.library import Family, FeatureFunction, Unit, Window, look_up
+from margincast.features.library import (
+    Argument,
+    Family,
+    FeatureFunction,
+    Unit,
+    Window,
+    look_up,
+    value_label,
+)
 from margincast.specs.features import Feature
+
+_TAKES: Mapping[Argument, tuple[str, ...]] = {
+    "nothing": (),
+    "windows": ("windows",),
+    "values": ("values",),
+    "columns": ("columns",),
+    "pairs": ("columns",),
+    "columns and windows": ("columns", "windows"),
+}
+"""Keys of a line that a function of each kind reads."""
+
+_KEYS = ("windows", "values", "statistics", "columns")
 
 
 @dataclass(frozen=True)
@@ -69,7 +89,7 @@ def _arguments(
         case "windows":
             given = [(window.label, (window,)) for window in windows]
         case "values":
-            given = [(f"{value:g}", (value,)) for value in entry.values]  # a spec key
+            given = [(value_label(value), (value,)) for value in entry.values]  # a spec key
         case "columns":
             given = [(column, (column,)) for column in entry.columns]
         case "pairs":
@@ -87,4 +107,11 @@ def _arguments(
             ]
     if not given:
         raise InputError(f"feature '{entry.function}' needs {function.argument}, and lists none")
+    unread = [key for key in _KEYS if getattr(entry, key) and key not in _TAKES[function.argument]]
+    if unread:
+        taken = " and ".join(_TAKES[function.argument]) or "nothing"
+        raise InputError(
+            f"feature '{entry.function}' takes {taken}, and the line gives {', '.join(unread)} "
+            "too; leave it out, or choose the function that takes it"
+        )
     return given

@@ -13,7 +13,8 @@ is the natural length, since longer ones overlap from row to row.
 import polars as pl
 
 from margincast.features.library import Window, feature
-from margincast.features.regression import correlation, residual_deviation, rolling_mean, slope
+from margincast.features.regression import correlation, residual_deviation, slope
+from margincast.features.rolling import rolling_mean
 
 LARGE_MOVE = 3.0
 """A move is large from this multiple of its own scale: the usual three standard deviations."""

@@ -4,7 +4,7 @@ What enters a forecast is decided here once, for training, backtest and scoring 
 is a bar close; a contract has decisions where its bar is present and its warm-up is over.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,18 +15,15 @@ import polars as pl
 from margincast.core.errors import InputError
 from margincast.core.time import format_duration
 from margincast.data.quality import Finding
-from margincast.data.states import StateTable
-from margincast.data.underlyings import LEADER_TABLES, symbol_of_contract, symbol_of_leader
-from margincast.features import implied_vol, market, order_book, trade_flow
-from margincast.features.alignment import with_states
+from margincast.data.underlyings import symbol_of_leader
+from margincast.features import implied_vol, order_book, trade_flow
 from margincast.features.cache import FeatureCache
 from margincast.features.cached_lines import kept_states, reduced_lines
-from margincast.features.calendar import FIRST_CLOSE
 from margincast.features.causes import Causes
+from margincast.features.contract import own_columns, states_of, with_shared
+from margincast.features.leader import beside_the_leader, leader_columns, leader_to_the_end
 from margincast.features.library import Unit
-from margincast.features.lines import Column
 from margincast.features.plan import Plan
-from margincast.features.sharing import select_sharing
 from margincast.features.sources import Sources
 from margincast.features.tables import missing_tables
 from margincast.specs.features import FeatureSet
@@ -79,10 +76,11 @@ def build_features(
     whole = {}
     for symbol, frame in sources.bars.frames.items():
         part = own_columns(plan, frame, states_of(sources.states, symbol))
-        part = _joined(part, reduced.get(symbol), list(plan.reduced))
-        whole[symbol] = _joined(part, seen, [column.name for column in plan.of_leader])
+        whole[symbol] = with_shared(plan, part, reduced.get(symbol), seen)
         tell(f"bars of {symbol}")
-    leading = _leader_to_the_end(plan, sources, whole.get(grid.leader))
+    leading = whole.get(grid.leader)
+    if leading is not None and plan.against:
+        leading = leader_to_the_end(plan, sources, leading, reduced.get(grid.leader), seen)
     parts = []
     causes = Causes(plan, sources, states_of(sources.states, grid.leader))
     for symbol, part in whole.items():
@@ -102,7 +100,7 @@ def build_features(
     causes.count_across(table)
     findings += missing_tables(feature_set, sources)
     findings += causes.findings(len(table))
-    findings += [] if cache is None else cache.take_findings()
+    findings += [] if cache is None else cache.finish()
     decisions = table.to_pandas()
     decisions[list(plan.units)] = decisions[list(plan.units)].astype("float64")
     return FeatureTable(decisions, plan.units, feature_set.digest(), tuple(findings))
@@ -112,35 +110,22 @@ def _nobody(_: str) -> None:
     """Tell nobody."""
 
 
-def states_of(states: Mapping[str, StateTable], contract: str) -> dict[str, pl.DataFrame]:
-    """Pick a contract's rows of every table, by its name or its underlying.
-
-    Raises:
-        InputError: a table holds several symbols on its underlying.
-    """
-    found = {}
-    for name, table in states.items():
-        # of these tables only the leader's rows are read
-        find = symbol_of_leader if name in LEADER_TABLES else symbol_of_contract
-        symbol = find(contract, table.frames, name)
-        if symbol is not None:
-            found[name] = table.frames[symbol]
-    return found
-
-
 def reduced_columns(
     plan: Plan,
     sources: Sources,
     cache: FeatureCache | None = None,
     done: Callable[[str], None] = _nobody,
 ) -> dict[str, pl.DataFrame]:
-    """Reduce books and trades to what was known at each decision, by contract."""
+    """Reduce books and trades to what was known at each decision, by contract that has bars."""
     feature_set, grid = plan.feature_set, plan.feature_set.grid
     of_books, of_trades = (sources.origins.get(table, {}) for table in ("book", "trades"))
     reduced: dict[str, pl.DataFrame] = {}
+    ends = _last_decisions(sources, grid.leader)
     books = sources.books
     if books is not None and feature_set.book:
         for symbol, snapshots in books.frames.items():
+            if symbol not in ends:
+                continue
             levels = books.levels[symbol]
             reduced[symbol] = reduced_lines(
                 cache,
@@ -154,12 +139,15 @@ def reduced_columns(
                     levels,
                     interval=grid.interval,
                     minimum_present=grid.minimum_present,
+                    until=ends[symbol],
                 ),
-                details={"levels": levels},
+                details={"levels": levels, "until": ends[symbol].isoformat()},
             )
             done(f"book of {symbol}")
     if sources.trades is not None and feature_set.trades:
         for symbol, rows in sources.trades.frames.items():
+            if symbol not in ends:
+                continue
             book = None if books is None else books.frames.get(symbol)
             flow = reduced_lines(
                 cache,
@@ -173,8 +161,9 @@ def reduced_columns(
                     book,
                     interval=grid.interval,
                     minimum_present=grid.minimum_present,
+                    until=ends[symbol],
                 ),
-                details={"with_book": book is not None},
+                details={"with_book": book is not None, "until": ends[symbol].isoformat()},
             )
             reduced[symbol] = (
                 reduced[symbol].join(flow, on="ts", how="full", coalesce=True).sort("ts")
@@ -185,50 +174,11 @@ def reduced_columns(
     return reduced
 
 
-def own_columns(
-    plan: Plan,
-    frame: pl.DataFrame,
-    states: Mapping[str, pl.DataFrame],
-    first_close: datetime | None = None,
-) -> pl.DataFrame:
-    """One contract's own columns and clock at every bar close, present or not.
-
-    Args:
-        plan: the set.
-        frame: regular bars.
-        states: the contract's rows of other tables.
-        first_close: close of the contract's first bar, where the frame begins later.
-    """
-    decided = _evaluated(plan, frame, states, plan.own)
-    first = pl.lit(first_close, decided.schema["ts"]) if first_close else pl.col("ts").first()
-    clocked = decided.with_columns(first.alias(FIRST_CLOSE)).with_columns(
-        column.expression for column in plan.clock
-    )
-    return clocked.drop(FIRST_CLOSE)
-
-
-def leader_columns(plan: Plan, sources: Sources) -> pl.DataFrame | None:
-    """Columns of the leader that every contract sees; None where there is no leader."""
-    leader = plan.feature_set.grid.leader
-    if not plan.of_leader or leader not in sources.bars.frames:
-        return None
-    fitted, _ = with_surfaces(plan, sources)
-    states = states_of(fitted.states, leader)
-    return _evaluated(plan, sources.bars_to_the_end(leader), states, plan.of_leader)
-
-
-def _leader_to_the_end(
-    plan: Plan, sources: Sources, leader: pl.DataFrame | None
-) -> pl.DataFrame | None:
-    """Give the leader's columns up to the last bar of any contract."""
-    name = plan.feature_set.grid.leader
-    if leader is None or not plan.against:
-        return leader
-    frame = sources.bars_to_the_end(name)
-    if len(frame) == len(leader):
-        return leader
-    own = own_columns(plan, frame, states_of(sources.states, name))
-    return _joined(own, leader, [name for name in leader.columns if name not in own.columns])
+def _last_decisions(sources: Sources, leader: str) -> dict[str, datetime]:
+    """Close of each contract's last bar; of the leader, the last at which others see it."""
+    bars = sources.bars
+    ends = {symbol: frame["ts"][-1] + bars.interval for symbol, frame in bars.frames.items()}
+    return ends | ({leader: max(ends.values())} if leader in ends else {})
 
 
 def with_surfaces(
@@ -262,33 +212,6 @@ def with_surfaces(
     return replace(sources, states=states), implied_vol.surface_findings(surface, symbol)
 
 
-def _evaluated(
-    plan: Plan,
-    frame: pl.DataFrame,
-    states: Mapping[str, pl.DataFrame],
-    columns: Sequence[Column],
-) -> pl.DataFrame:
-    interval = plan.feature_set.grid.interval
-    read = {name for column in columns for name in column.expression.meta.root_names()}
-    beside = sorted(read - set(frame.columns))
-    aligned = with_states(frame, interval, states, plan.feature_set.standing, beside)
-    decided_at = (pl.col("ts") + interval).alias("ts")
-    return select_sharing(
-        aligned, ("symbol", decided_at, "close"), [column.expression for column in columns]
-    )
-
-
-def _joined(part: pl.DataFrame, others: pl.DataFrame | None, names: list[str]) -> pl.DataFrame:
-    """Join columns by decision time, in order; those that are not there are null."""
-    own = part.columns
-    known = [] if others is None else [name for name in names if name in others.columns]
-    if others is not None and known:
-        part = part.join(others.select("ts", *known), on="ts", how="left", maintain_order="left")
-    absent = [name for name in names if name not in known]
-    nulls = (pl.lit(None, dtype=pl.Float64).alias(name) for name in absent)
-    return part.with_columns(nulls).select(*own, *names)
-
-
 def _eligible(
     part: pl.DataFrame, symbol: str, warm_up: timedelta, interval: timedelta
 ) -> tuple[pl.DataFrame, list[Finding]]:
@@ -313,26 +236,6 @@ def _eligible(
             "no decision",
         ),
     ]
-
-
-def beside_the_leader(plan: Plan, part: pl.DataFrame, leader: pl.DataFrame | None) -> pl.DataFrame:
-    """Set a contract's columns beside the leader's, on its full grid: windows roll over rows."""
-    if not plan.against:
-        return part
-    read = sorted({name for column in plan.against for name in column.reads})
-    beside = [market.of_leader(name) for name in read]
-    values = part.clear() if leader is None else leader
-    joined = part.join(
-        values.select(
-            "ts", *(pl.col(name).alias(of) for name, of in zip(read, beside, strict=True))
-        ),
-        on="ts",
-        how="left",
-        maintain_order="left",
-    )
-    return select_sharing(
-        joined.rechunk(), part.columns, [column.expression for column in plan.against]
-    )
 
 
 def across_contracts(plan: Plan, table: pl.DataFrame) -> pl.DataFrame:

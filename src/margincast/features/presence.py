@@ -13,9 +13,11 @@ import polars as pl
 
 from margincast.core.types import BoolArray
 from margincast.data.intervals import bar_open
+from margincast.data.quality import Finding
 from margincast.data.schemas import BARS
 from margincast.features.alignment import with_states
 from margincast.features.sources import Sources
+from margincast.features.trade_flow.reduction import LONGEST_PAUSE, known_intervals
 from margincast.specs.features import FeatureSet
 
 Times = npt.NDArray[np.int64]
@@ -43,11 +45,24 @@ class Rows:
         """Count rows on a grid of decisions, ``there`` of shape (n,)."""
         return cls(begin, step, np.concatenate([[0], np.cumsum(there, dtype=np.int64)]))
 
+    @classmethod
+    def at(cls, decided: Times, step: int) -> "Rows":
+        """Count rows at decisions, on the grid from the first to the last; none is no grid."""
+        if not len(decided):
+            return cls.of(0, step, np.zeros(0, dtype=np.bool_))
+        there = np.zeros((decided[-1] - decided[0]) // step + 1, dtype=np.bool_)
+        there[(decided - decided[0]) // step] = True
+        return cls.of(int(decided[0]), step, there)
+
     def from_first_to_last(self) -> "Rows":
         """Cut the grid to where the first and the last row are; to nothing where there is none."""
         first = int(np.searchsorted(self.counted, 0, side="right")) - 1
         last = max(first, int(np.searchsorted(self.counted, self.counted[-1])))
         return Rows(self.begin + first * self.step, self.step, self.counted[first : last + 1])
+
+    def filled(self) -> "Rows":
+        """Take every row of the grid for there."""
+        return Rows(self.begin, self.step, np.arange(len(self.counted)))
 
     def outside(self, times: Times) -> BoolArray:
         """Whether times lie before the grid or after it."""
@@ -76,17 +91,17 @@ class Table:
     Attributes:
         name: of the table, or of a bars column that not every venue gives.
         rows: where they are.
-        stands: whether a row stands for the present: where none does, the table is not there,
-            inside its span too.
+        there: where the table is there at all: between its rows too, unless a row stands for the
+            present, or is taken for a sign that others would be known.
     """
 
     name: str
     rows: Rows
-    stands: bool
+    there: Rows
 
     def not_there(self, times: Times) -> BoolArray:
         """Where the table has not begun, has ended, or nothing of it stands."""
-        return self.rows.incomplete(times, 1) if self.stands else self.rows.outside(times)
+        return self.there.incomplete(times, 1)
 
 
 class Presence:
@@ -98,6 +113,9 @@ class Presence:
         symbol: the contract.
         states: its rows of other tables.
         to_the_end: whether its bars count up to the last one of any contract, as the leader's do.
+
+    Attributes:
+        findings: what was odd about the tables that were looked at.
     """
 
     def __init__(
@@ -115,6 +133,7 @@ class Presence:
             self._bars = sources.bars_to_the_end(symbol)
         self._interval = feature_set.grid.interval
         self._found: dict[tuple[str, str], Table | None] = {}
+        self.findings: list[Finding] = []
 
     def table(self, table: str, name: str) -> Table | None:
         """Find a table's rows by a column of it; None where the contract has none of it."""
@@ -135,8 +154,11 @@ class Presence:
         step = self._interval // MICROSECOND
         begin = int(self._bars["ts"].to_physical()[0]) + step
         rows = Rows.of(begin, step, values.is_not_null().to_numpy())
-        stands = (table, column) != ("bars", "close")
-        return Table(label_of(table, column), rows.from_first_to_last() if stands else rows, stands)
+        name = label_of(table, column)
+        if (table, column) == ("bars", "close"):
+            return Table(name, rows, rows.filled())
+        standing = rows.from_first_to_last()
+        return Table(name, standing, standing)
 
     def _beside_bars(self, bars: pl.DataFrame, table: str, column: str) -> pl.Series | None:
         rows = bars if table == "bars" else self._states.get(table)
@@ -162,21 +184,55 @@ class Presence:
             assert trade_rows is not None
             known = trade_rows.select(pl.col("side").count()).collect(engine="streaming").item()
             return self.table(table, "") if known else None
-        if table == "trades" and book is not None:
-            # its snapshots say when the feed of trades was up
-            up = self.table("book", "")
-            assert up is not None
-            return Table(table, up.rows, stands=False)
         feed = book if table == "book" else trade_rows
         assert feed is not None
-        opens = feed.select(bar_open(self._interval).alias("ts").unique()).collect(
-            engine="streaming"
+        if table == "trades" and book is not None:
+            return self._of_trades_beside(book, feed)
+        rows = self._rows_at(_opens(feed, self._interval)["ts"])
+        return Table(table, rows, rows.filled())
+
+    def _of_trades_beside(self, book: pl.LazyFrame, trades: pl.LazyFrame) -> Table:
+        """Find where trades are known: a snapshot was, and a trade not long before."""
+        up, traded = _opens(book, self._interval), _opens(trades, self._interval)
+        self._compare_spans(up["ts"], traded["ts"])
+        whole = pl.datetime_range(
+            up["ts"][0], up["ts"][-1], self._interval, time_unit="us", eager=True
+        ).alias("ts")
+        rows, there = (
+            self._rows_at(known_intervals(intervals, traded, self._interval)["ts"])
+            for intervals in (up.select("ts"), whole.to_frame())
         )
-        decided = opens["ts"].sort().to_physical().to_numpy()
+        return Table("trades", rows, there)
+
+    def _rows_at(self, opens: pl.Series) -> Rows:
+        """Rows on the grid, by the opens of their intervals."""
         step = self._interval // MICROSECOND
-        there = np.zeros((decided[-1] - decided[0]) // step + 1, dtype=np.bool_)
-        there[(decided - decided[0]) // step] = True
-        return Table(table, Rows.of(int(decided[0]) + step, step, there), stands=False)
+        return Rows.at(opens.to_physical().to_numpy() + step, step)
+
+    def _compare_spans(self, up: pl.Series, traded: pl.Series) -> None:
+        """Report trades that begin or end apart from the book: one of the two may be cut off."""
+        begins, ends = (sorted((up[place], traded[place])) for place in (0, -1))
+        apart = begins[1] - begins[0], ends[1] - ends[0]
+        if max(apart) <= LONGEST_PAUSE:
+            return
+        trades, book = (f"{span[0]:%F %H:%M} to {span[-1]:%F %H:%M}" for span in (traded, up))
+        self.findings.append(
+            Finding(
+                "trades",
+                self._symbol,
+                f"trades are there from {trades}, the book from {book} (UTC)",
+                sum(apart, timedelta()) // self._interval,
+                (ends[1] - begins[0]) // self._interval + 1,
+                "features of trades are not known where one of the two is not there",
+                severity="warning",
+            )
+        )
+
+
+def _opens(feed: pl.LazyFrame, interval: timedelta) -> pl.DataFrame:
+    """Open of each bar in which rows were known (``ts``), and when the last of them was."""
+    rows = feed.select(bar_open(interval).alias("ts"), "known_at").group_by("ts")
+    return rows.agg(pl.col("known_at").max()).sort("ts").collect(engine="streaming")
 
 
 def label_of(table: str, column: str) -> str:

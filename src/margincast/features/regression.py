@@ -8,14 +8,10 @@ import polars as pl
 
 from margincast.core.errors import InputError
 from margincast.features.library import Window
+from margincast.features.rolling import rolling_mean, varies
 
 MINIMUM_ROWS = 3
 """Rows a regression with a constant needs: through two points any line fits."""
-
-
-def rolling_mean(expression: pl.Expr, window: Window) -> pl.Expr:
-    """Mean of the window's known rows; null with fewer of them than it asks for."""
-    return expression.rolling_mean(window.rows, min_samples=window.minimum)
 
 
 def slope(y: pl.Expr, x: pl.Expr, window: Window) -> pl.Expr:
@@ -29,7 +25,7 @@ def slope(y: pl.Expr, x: pl.Expr, window: Window) -> pl.Expr:
     """
     y, x, over = _together(y, x, window)
     variance = _covariance(x, x, over)
-    return pl.when(_varies(x, over) & (variance > 0)).then(_covariance(y, x, over) / variance)
+    return pl.when(varies(x, over) & (variance > 0)).then(_covariance(y, x, over) / variance)
 
 
 def correlation(y: pl.Expr, x: pl.Expr, window: Window) -> pl.Expr:
@@ -40,7 +36,7 @@ def correlation(y: pl.Expr, x: pl.Expr, window: Window) -> pl.Expr:
     """
     y, x, over = _together(y, x, window)
     variances = _covariance(x, x, over) * _covariance(y, y, over)
-    known = _varies(x, over) & _varies(y, over) & (variances > 0)
+    known = varies(x, over) & varies(y, over) & (variances > 0)
     return pl.when(known).then((_covariance(y, x, over) / variances.sqrt()).clip(-1, 1))
 
 
@@ -54,7 +50,7 @@ def residual_deviation(y: pl.Expr, x: pl.Expr, window: Window) -> pl.Expr:
     variance = _covariance(x, x, over)
     explained = _covariance(y, x, over).pow(2) / variance
     residual = (_covariance(y, y, over) - explained).clip(0).sqrt()
-    return pl.when(_varies(x, over) & (variance > 0)).then(residual)
+    return pl.when(varies(x, over) & (variance > 0)).then(residual)
 
 
 def _together(y: pl.Expr, x: pl.Expr, window: Window) -> tuple[pl.Expr, pl.Expr, Window]:
@@ -70,16 +66,3 @@ def _together(y: pl.Expr, x: pl.Expr, window: Window) -> tuple[pl.Expr, pl.Expr,
 
 def _covariance(y: pl.Expr, x: pl.Expr, window: Window) -> pl.Expr:
     return rolling_mean(y * x, window) - rolling_mean(y, window) * rolling_mean(x, window)
-
-
-def _varies(x: pl.Expr, window: Window) -> pl.Expr:
-    """Whether x has two values: exact, where a variance from sums may be a rounding error.
-
-    It has where the newest row known to differ from the last known value lies in the window; that
-    row hangs on no window, and costs a tenth of a rolling maximum and minimum.
-    """
-    row = pl.int_range(pl.len())
-    value_before = x.forward_fill().shift(1)
-    row_before = pl.when(x.is_not_null()).then(row).forward_fill().shift(1)
-    newest_other = pl.when(x != value_before).then(row_before).forward_fill()
-    return newest_other > row - window.rows

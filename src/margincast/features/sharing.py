@@ -41,13 +41,7 @@ def select_sharing(
         kept: columns and expressions to select first, as they are.
         expressions: named expressions, each of one column as long as the table.
     """
-    staged = _staged(tuple(expression.meta for expression in expressions))
-    # eager and not lazy: the default engine of a lazy query cuts a rolling sum into pieces at
-    # places that hang on the number of rows, so bars to come would move the last bit of earlier
-    # features
-    for stage in staged.stages:
-        frame = frame.with_columns(stage)
-    return frame.select(*kept, *staged.expressions)
+    return _staged(tuple(expression.meta for expression in expressions)).select(frame, kept)
 
 
 @dataclass(frozen=True)
@@ -73,6 +67,27 @@ class Staged:
             for root, expression in zip(roots, expressions, strict=True)
         )
         return cls(stages, tuple(named))
+
+    def select(self, frame: pl.DataFrame, kept: Sequence[str | pl.Expr]) -> pl.DataFrame:
+        """Select over many rows: the parts of a stage before the next."""
+        # eager and not lazy: the default engine of a lazy query cuts a rolling sum into pieces at
+        # places that hang on the number of rows, so bars to come would move the last bit of earlier
+        # features
+        for stage in self.stages:
+            frame = frame.with_columns(stage)
+        return frame.select(*kept, *self.expressions)
+
+    def query(self, frame: pl.DataFrame, kept: Sequence[str | pl.Expr]) -> pl.LazyFrame:
+        """Select as one query over few rows, to be run by :func:`run`: planning takes the time."""
+        rows = frame.lazy()
+        for stage in self.stages:
+            rows = rows.with_columns(stage)
+        return rows.select(*kept, *self.expressions)
+
+
+def run(query: pl.LazyFrame) -> pl.DataFrame:
+    """Run a query step by step as it is written, each step over all rows, as eager frames do."""
+    return query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
 
 
 @lru_cache(maxsize=64)

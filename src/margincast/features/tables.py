@@ -3,9 +3,10 @@
 A margin's model must not wait in silence for data that nobody gave it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from margincast.core.errors import did_you_mean
 from margincast.data.quality import Finding
 from margincast.data.schemas import BARS
 from margincast.features import order_book, trade_flow
@@ -26,6 +27,8 @@ _OVER_ROWS: tuple[Family, ...] = (
     "calendar",
 )
 """Families whose functions are expressions over the rows of a grid."""
+
+_NONE: dict[str, tuple[Feature, ...]] = dict.fromkeys((*_OVER_ROWS, "book", "trades"), ())
 
 _CLOCKS = ("ts", "symbol", FIRST_CLOSE)
 _SIGNED = frozenset(("signed_notional_usd", "signed_count", "impact_usd"))
@@ -74,15 +77,27 @@ def readings_of(feature_set: FeatureSet) -> dict[str, Reading]:
 
 
 def missing_tables(feature_set: FeatureSet, sources: Sources) -> list[Finding]:
-    """Report the tables that columns of a set read and that are not there for any contract."""
+    """Report what columns of a set read and is not there: tables of any contract, and a leader."""
     readings = readings_of(feature_set)
     there = {name for name, table in sources.states.items() if table.frames} | {"bars"}
-    if sources.books is not None:
+    if sources.books is not None and sources.books.frames:
         there.add("book")
-    if sources.trades is not None:
+    if sources.trades is not None and sources.trades.frames:
         there.add("trades")
     wanted = {table: None for reading in readings.values() for table in reading.names}
-    return [
+    leaderless = without_a_leader(feature_set, sources.bars.frames)
+    of_leader = [
+        Finding(
+            "features",
+            feature_set.grid.leader,
+            leaderless,
+            len(columns_of_leader(feature_set)),
+            len(readings),
+            "columns that read the leader are NaN",
+            severity="warning",
+        )
+    ]
+    return of_leader * bool(leaderless) + [
         Finding(
             "features",
             table,
@@ -95,6 +110,70 @@ def missing_tables(feature_set: FeatureSet, sources: Sources) -> list[Finding]:
         for table in wanted
         if table not in there
     ]
+
+
+def columns_of_leader(feature_set: FeatureSet) -> list[str]:
+    """List the columns of a set that hang on the leader's bars."""
+    grid = feature_set.grid
+    beside = [
+        column.name
+        for family in ("implied_vol", "options")
+        for column in columns_of(
+            getattr(feature_set, family), family, grid.interval, grid.minimum_present
+        )
+    ]
+    market = columns_of(feature_set.market, "market", grid.interval, grid.minimum_present)
+    return beside + [
+        column.name
+        for column in market
+        if column.against_leader or "is_leader" in column.expression.meta.root_names()
+    ]
+
+
+def without_a_leader(feature_set: FeatureSet, contracts: Collection[str]) -> str:
+    """Say so where a set reads a leader that has no bars; an empty text where all is well.
+
+    Args:
+        feature_set: the set.
+        contracts: those that have bars.
+    """
+    leader, names = feature_set.grid.leader, columns_of_leader(feature_set)
+    if leader in contracts or not names:
+        return ""
+    return (
+        f"grid.leader {leader} has no bars{did_you_mean(leader, contracts)}, and {len(names)} "
+        f"column(s) read it: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    )
+
+
+def tables_of(feature_set: FeatureSet) -> set[str]:
+    """Say which tables a set reads."""
+    return {table for reading in readings_of(feature_set).values() for table in reading.names}
+
+
+def without_tables(feature_set: FeatureSet, missing: Collection[str]) -> FeatureSet:
+    """Leave out the lines that read missing tables, and what the market shows of their columns.
+
+    A model is then trained on what there is, and the set's digest says so.
+    """
+    kept: dict[str, tuple[Feature, ...]] = {}
+    for family in ("derivatives", "implied_vol", "options"):
+        kept[family] = tuple(
+            entry
+            for entry in getattr(feature_set, family)
+            if tables_of(feature_set.model_copy(update=_NONE | {family: (entry,)})).isdisjoint(
+                missing
+            )
+        )
+    smaller = feature_set.model_copy(update=kept | {"market": ()})
+    built = readings_of(smaller)
+    lines = []
+    for entry in feature_set.market:
+        columns = tuple(name for name in entry.columns if name in built)
+        whole = look_up("market", entry.function).argument != "pairs" or columns == entry.columns
+        if columns and whole:
+            lines.append(entry.model_copy(update={"columns": columns}))
+    return smaller.model_copy(update={"market": tuple(lines)})
 
 
 def _over_rows(feature_set: FeatureSet, family: Family) -> Iterator[tuple[str, Reading]]:

@@ -14,6 +14,7 @@ from margincast.backtest.report import ReportFacts, write_report
 from margincast.data.quality import found
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.setting import Setting
+from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tables import model_table, verdict_text
 from margincast.models.catalogue import OURS
 from margincast.serving.gate import (
@@ -71,12 +72,14 @@ def prepare(job: TrainingJob, setting: Setting) -> Workload:
             f"the gate cannot pass: gate.gated_levels {unknown} are not among target.levels "
             f"{list(job.target.levels)}"
         )
-    root = setting.data_root(job.data)
+    root = data_root(setting, job.data)
     workload = build_workload(job, setting.workspace, root, setting.cache)
     say(describe(workload))
     setting.say_what_was_reused()
     for finding in found(workload.findings):
-        if finding.table in {"bars", "book", "trades"}:
+        if finding.severity == "warning" and finding.table == "features":
+            say(f"  {finding.what}: {finding.count} of {finding.total} columns; {finding.action}")
+        elif finding.table in {"bars", "book", "trades"}:
             say(
                 f"  {finding.symbol}: {finding.count:,} of {finding.total:,} {finding.table} rows: "
                 f"{finding.what}; {finding.action}"

@@ -11,6 +11,7 @@ from rich.table import Table
 from margincast.core.errors import InputError
 from margincast.data.quality import Finding, found
 from margincast.data.writing import write_table
+from margincast.features.loading import load_feature_set
 from margincast.features.pipeline import FeatureTable, build_features
 from margincast.features.sources import Sources
 from margincast.features.tables import readings_of
@@ -18,8 +19,7 @@ from margincast.jobs.console import output, progress, say
 from margincast.jobs.market_folder import choose_data
 from margincast.jobs.setting import Setting
 from margincast.specs.features import FeatureSet
-from margincast.specs.loading import load_spec
-from margincast.training.workload import read_market
+from margincast.training.market import read_market
 
 MOST_CONTRACTS = 40
 """Contracts that the table on the screen names; all stand in ``features.json``."""
@@ -49,7 +49,7 @@ def build(
         InputError: data that is there breaks a rule, or there is nothing to build on.
     """
     named = [text for text in overrides if text.startswith("data.")]
-    feature_set = load_spec(spec, FeatureSet, [text for text in overrides if text not in named])
+    feature_set = load_feature_set(spec, [text for text in overrides if text not in named])
     setting = Setting.of(spec, data, out, f"features-{feature_set.name}", cache)
     _require_folder(setting.out)
     chosen = choose_data(setting.root, feature_set, named)
@@ -59,6 +59,9 @@ def build(
         table = build_features(feature_set, sources, setting.cache, counter.advance)
     setting.say_what_was_reused()
     findings = found((*market.findings, *table.findings))
+    for finding in findings:
+        if finding.severity == "warning":
+            say(f"{finding.table}, {finding.symbol}: {finding.what}; {finding.action}")
     path = setting.out / "features.parquet"
     write_table(table.frame, path)
     causes = _causes(feature_set, table.findings)
@@ -97,10 +100,11 @@ def _require_folder(out: Path) -> None:
 
 
 def _pieces(feature_set: FeatureSet, sources: Sources) -> int:
-    """Tables of contracts that a build goes through."""
-    books = sources.books.frames if sources.books is not None and feature_set.book else ()
-    trades = sources.trades.frames if sources.trades is not None and feature_set.trades else ()
-    return len(sources.bars.frames) + len(books) + len(trades)
+    """Tables of contracts that a build goes through: those of contracts with bars."""
+    contracts = sources.bars.frames.keys()
+    books = sources.books.frames if sources.books is not None and feature_set.book else {}
+    trades = sources.trades.frames if sources.trades is not None and feature_set.trades else {}
+    return sum(len(contracts & table.keys()) for table in (sources.bars.frames, books, trades))
 
 
 def _causes(feature_set: FeatureSet, findings: Iterable[Finding]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from margincast.jobs.console import say
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import apply_overrides, validate_spec
 from margincast.specs.training import Data
-from margincast.training.workload import TABLES
+from margincast.training.market import TABLES
 
 _STORED: Mapping[str, tuple[str, ...]] = {
     "open_interest": ("open_interest", "open_interest_bars"),
@@ -32,7 +32,8 @@ def choose_data(root: Path, feature_set: FeatureSet, overrides: list[str]) -> Da
     """Say what to read: what ``data.*`` names, else what lies in the folder and fits.
 
     A table that is named is not looked for. Where a book is named and bars are not, bars are those
-    of its mid price; where both are found, bars count if they are of contracts that have a book.
+    of its mid price; where both are found, bars count if they are of contracts that have a book,
+    and no other contract's book is read.
 
     Args:
         root: a folder with ``bars/``, ``book/``, ``trades/``, ``funding/``, ``open_interest/``,
@@ -127,7 +128,8 @@ def _with_fitting_bars(root: Path, found: dict[str, list[str]]) -> dict[str, lis
         )
         return {table: entries for table, entries in found.items() if table != "bars"}
     if books - bars:
-        say(f"not used: the book of {', '.join(sorted(books - bars))}, which has no bars")
+        count = len(books - bars)
+        say(f"not read: the book of {count} contract{'s' * (count > 1)} without bars")
     return found
 
 

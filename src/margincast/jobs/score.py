@@ -10,11 +10,12 @@ import pandas as pd
 
 from margincast.core.errors import CheckFailedError, InputError, MargincastError
 from margincast.core.time import format_duration, parse_instant
-from margincast.data.book import latest_snapshots, read_books
+from margincast.data.book import BookTable, latest_snapshots
 from margincast.data.writing import write_table
 from margincast.features.pipeline import build_features
 from margincast.jobs.console import output, say
 from margincast.jobs.setting import Setting
+from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tables import margin_table
 from margincast.margin.liquidation_cost import Book
 from margincast.margin.schedule import require_policy_fits
@@ -33,7 +34,7 @@ from margincast.specs.features import FeatureSet
 from margincast.specs.loading import apply_overrides, load_spec, validate_spec
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 from margincast.specs.training import Data, TrainingJob
-from margincast.training.workload import read_market
+from margincast.training.market import read_market
 
 
 class NoChampionError(CheckFailedError):
@@ -75,11 +76,13 @@ def run(
         overrides: ``section.key=value`` texts; those of ``data.*`` change where the champion's
             training spec says its data lies, the others change the policy.
         at: moment of use, or ``now``; the newest time in the data when absent.
-        cache: folder of built features, or ``none``; that of the workspace when absent.
+        cache: folder of built features to read, or ``none``; that of the workspace when absent.
     """
     of_data = [text for text in overrides if text.startswith("data.")]
     policy = load_spec(spec, MarginPolicy, [text for text in overrides if text not in of_data])
-    setting = Setting.of(spec, data, out, f"score-{policy.name}", cache)
+    # a new row gives every entry another name: what a score keeps, no other score reads
+    name = f"score-{policy.name}"
+    setting = Setting.of(spec, data, out, name, cache, keeps_features=False)
     schedule = load_spec(setting.workspace / policy.schedule.file, BaseSchedule)
     require_policy_fits(policy, schedule)
     moment = None if at is None else _moment(at)
@@ -138,7 +141,7 @@ def _scored(
     if champion.from_last_good:
         say(f"using the last good champion: {champion.reason}")
     places = _places(job.data, data_overrides)
-    root = setting.data_root(places)
+    root = data_root(setting, places)
     market = read_market(places, feature_set, root)
     table = build_features(feature_set, market.sources, setting.cache)
     setting.say_what_was_reused()
@@ -157,7 +160,7 @@ def _scored(
         policy,
         schedule,
         at=at,
-        books=_books(policy, places, root, at),
+        books=_books(policy, market.sources.books, at),
         origin=origin,
     )
     undecided = {} if places.symbols else dict.fromkeys(_named(schedule), NOT_KNOWN)
@@ -185,12 +188,10 @@ def _places(trained_on: Data, overrides: Sequence[str]) -> Data:
     return validate_spec(raw["data"], Data, "data")
 
 
-def _books(policy: MarginPolicy, places: Data, root: Path, at: datetime) -> Mapping[str, Book]:
-    """Read the latest books; one older than the policy allows is as good as none."""
-    if policy.liquidation.book is None or not places.book:
+def _books(policy: MarginPolicy, books: BookTable | None, at: datetime) -> Mapping[str, Book]:
+    """Take the latest books; one older than the policy allows is as good as none."""
+    if policy.liquidation.book is None or books is None:
         return {}
-    assert places.book_known_after is not None
-    books = read_books(root, places.book, places.symbols, places.book_known_after)
     return {
         symbol: _book(row.row(0, named=True), books.levels[symbol])
         for symbol, row in latest_snapshots(books, at).items()

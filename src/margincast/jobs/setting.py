@@ -1,24 +1,19 @@
 """Where a job runs: workspace, data folder, output folder, threads."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from margincast.core.digest import digest_of
 from margincast.core.errors import InputError
 from margincast.core.threads import available_threads
-from margincast.data.simulated.market import simulate_market, write_market
-from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.features.cache import FeatureCache
 from margincast.jobs.console import say
 from margincast.specs.loading import find_workspace
-from margincast.specs.training import Data
 
 DATA_VARIABLE = "MARGINCAST_DATA"
 CACHE = Path(".margincast") / "features"
 """Where built features are kept, below the workspace."""
 NO_CACHE = "none"
-_DONE = "complete"
 
 
 @dataclass(frozen=True)
@@ -43,11 +38,19 @@ class Setting:
 
     @classmethod
     def of(
-        cls, spec: Path, data: Path | None, out: Path | None, name: str, cache: str | None = None
+        cls,
+        spec: Path,
+        data: Path | None,
+        out: Path | None,
+        name: str,
+        cache: str | None = None,
+        *,
+        keeps_features: bool = True,
     ) -> "Setting":
         """Settle folders: ``--data``, else ``MARGINCAST_DATA``, else the workspace; likewise out.
 
         Built features are kept in ``--cache``, else below the workspace; nowhere with ``none``.
+        Without ``keeps_features`` those that are there are read, and none is added.
 
         Raises:
             InputError: the data folder does not exist, or output or cache cannot be a folder.
@@ -61,46 +64,34 @@ class Setting:
         target = out or workspace / "out" / name
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file; --out takes a folder")
-        kept = None if cache == NO_CACHE else Path(cache) if cache else workspace / CACHE
-        if kept is not None and kept.exists() and not kept.is_dir():
-            raise InputError(f"{kept} is a file; --cache takes a folder, or '{NO_CACHE}'")
+        kept = _cache_folder(cache, workspace)
         return cls(
             workspace,
             (named or workspace).resolve(),
             target,
             available_threads(),
             data_named=data is not None,
-            cache=None if kept is None else FeatureCache(kept),
+            cache=None if kept is None else FeatureCache(kept, read_only=not keeps_features),
         )
 
     def say_what_was_reused(self) -> None:
-        """Say how many features were read back, where any could be."""
+        """Say how many features were read back, where any could be, and why some were not kept."""
         if self.cache is not None and self.cache.reused + self.cache.built:
             say(self.cache.describe())
 
-    def data_root(self, data: Data) -> Path:
-        """Return the folder data paths start at, simulating the embedded market if asked to."""
-        if data.simulated is None or self.data_named:
-            return self.root
-        return simulated_market(data, self.workspace)
 
-
-def simulated_market(data: Data, workspace: Path) -> Path:
-    """Write the simulated market of a spec once and return its folder."""
-    wanted = data.simulated
-    assert wanted is not None
-    parameters = MarketParameters(contracts=select_contracts(wanted.contracts))
-    law = digest_of(asdict(parameters))[:8]
-    name = f"{wanted.start:%Y%m%d}-{wanted.days}d-seed{wanted.seed}-{'-'.join(wanted.contracts)}"
-    folder = workspace / wanted.folder / f"{name}-{law}"
-    if not (folder / _DONE).exists():
-        say(f"simulating {wanted.days} days of {', '.join(wanted.contracts)} (seed {wanted.seed})")
-        market = simulate_market(
-            parameters,
-            days=wanted.days,
-            seed=wanted.seed,
-            start=wanted.start,
+def _cache_folder(cache: str | None, workspace: Path) -> Path | None:
+    if cache is None:
+        folder = workspace / CACHE
+    elif not cache.strip():
+        raise InputError(
+            f"--cache is empty; give a folder, or '{NO_CACHE}' to keep nothing, or leave it out "
+            f"for {CACHE} below the workspace"
         )
-        write_market(market, folder)
-        (folder / _DONE).touch()
+    elif cache.strip().casefold() == NO_CACHE:
+        return None
+    else:
+        folder = Path(cache)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; --cache takes a folder, or '{NO_CACHE}'")
     return folder

@@ -3,64 +3,24 @@
 The single road from raw files to decisions, walked by training, backtest and scoring alike.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import InputError, did_you_mean
 from margincast.core.time import format_duration
-from margincast.data.bars import BarTable, read_bars
-from margincast.data.book import read_books
-from margincast.data.files import find_table_files
-from margincast.data.formats.source import Stamp, stamp_of
-from margincast.data.mid_bars import mid_bars
-from margincast.data.option_chains import read_option_chains
 from margincast.data.quality import Finding
-from margincast.data.states import read_states
-from margincast.data.trades import read_trades
-from margincast.data.underlyings import LEADER_TABLES, unmatched
-from margincast.features.alignment import tables_read
+from margincast.data.states import STATE_TABLES
 from margincast.features.cache import FeatureCache
+from margincast.features.loading import load_feature_set
 from margincast.features.pipeline import FeatureTable, build_features
-from margincast.features.plan import Plan
-from margincast.features.sources import Origin, Sources
+from margincast.features.tables import readings_of, tables_of, without_tables
 from margincast.models.catalogue import make_forecaster
 from margincast.models.protocol import Forecaster, Panel
 from margincast.specs.features import FeatureSet
-from margincast.specs.loading import load_spec
 from margincast.specs.training import Data, TrainingJob
+from margincast.training.market import Market, read_market
 from margincast.training.panel import assemble_panel
 from margincast.training.targets import bars_in, outcome_table
-
-STATE_TABLES = ("funding", "open_interest", "liquidations", "implied_vol", "options")
-"""Tables whose symbols may be underlyings: they find their contracts, and ``data.symbols`` does not
-pick them.
-"""
-
-TABLES = ("bars", "book", "trades", *STATE_TABLES)
-"""Tables that a spec's ``[data]`` can name."""
-
-
-@dataclass(frozen=True)
-class Market:
-    """Market data read, checked and reduced to the decision grid.
-
-    Attributes:
-        sources: what features are built from; bars are those of the mid price where only a book
-            is given.
-        digest: SHA-256 over the content of every file read.
-        findings: what was irregular and what was done.
-    """
-
-    sources: Sources
-    digest: str
-    findings: tuple[Finding, ...]
-
-    @property
-    def bars(self) -> BarTable:
-        """Regular bars of every contract."""
-        return self.sources.bars
 
 
 @dataclass(frozen=True)
@@ -86,122 +46,41 @@ class Workload:
         return max(1.0, target.horizon / (self.feature_set.grid.interval * target.stride))
 
 
-def load_feature_set(job: TrainingJob, workspace: Path) -> FeatureSet:
-    """Read the feature set a job names."""
-    return load_spec(workspace / job.features.set, FeatureSet)
-
-
-def read_market(
-    data: Data, feature_set: FeatureSet, root: Path, *, require_all: bool = True
-) -> Market:
-    """Read everything a spec's ``[data]`` names.
-
-    Args:
-        data: what to read.
-        feature_set: what it is read for.
-        root: folder that data paths start at.
-        require_all: refuse a table that the set reads and ``[data]`` does not name; otherwise its
-            columns are not known, which :func:`build_features` reports.
-
-    Raises:
-        InputError: data is missing or breaks a rule.
-    """
-    if require_all:
-        _require_tables(data, feature_set)
-    grid = feature_set.grid
-    findings: list[Finding] = []
-    # taken before anything is read: what changes from here on is noticed
-    origins = data_origins(data, root)
-    trades = read_trades(root, data.trades, data.symbols) if data.trades else None
-    books = None
-    if data.book:
-        assert data.book_known_after is not None
-        books = read_books(root, data.book, data.symbols, data.book_known_after)
-        findings += books.findings
-    if trades is not None:
-        findings += trades.findings
-    if data.bars:
-        bars = read_bars(root, data.bars, data.symbols, grid.interval)
-    else:
-        assert books is not None
-        bars = mid_bars(books, grid.interval, trades)
-    findings += bars.findings
-    states = {
-        table: read_option_chains(root, entries)
-        if table == "options"
-        else read_states(root, entries, table)
-        for table in STATE_TABLES
-        if (entries := getattr(data, table))
+def _as_far_as_there(
+    data: Data, feature_set: FeatureSet, root: Path
+) -> tuple[FeatureSet, list[Finding]]:
+    """Leave out of a set what reads states that the data does not hold, and report it."""
+    missing = {
+        table
+        for table in tables_of(feature_set) & {*STATE_TABLES}
+        if not any((root / entry).exists() for entry in getattr(data, table))
     }
-    for table, rows in states.items():
-        findings += [*rows.findings, *unmatched(table, rows.frames, bars.frames, grid.leader)]
-    sources = Sources(bars, books, trades, states, origins)
-    return Market(sources, _digest_over(origins), tuple(findings))
-
-
-def _require_tables(data: Data, feature_set: FeatureSet) -> None:
-    """Refuse a section of the feature set whose table the data does not name.
-
-    Raises:
-        InputError: says which section, and what to name.
-    """
-    reads = {
-        table: table for table in ("book", "trades", *LEADER_TABLES) if getattr(feature_set, table)
-    }
-    if feature_set.derivatives:
-        own = Plan.of(feature_set).own
-        columns = {name for column in own for name in column.expression.meta.root_names()}
-        reads |= dict.fromkeys(tables_read(columns), "derivatives")
-    for table, section in reads.items():
-        if not getattr(data, table):
-            raise InputError(
-                f"feature set {feature_set.name} has [[{section}]] features, but data.{table} "
-                "names nothing to read; name it, or choose a feature set without them"
-            )
-
-
-def data_digest(data: Data, root: Path) -> str:
-    """SHA-256 over the content of every file a spec's ``[data]`` names."""
-    return _digest_over(data_origins(data, root))
-
-
-def data_origins(data: Data, root: Path) -> dict[str, dict[str, Origin]]:
-    """Digest every file a spec's ``[data]`` names, once: by table and contract."""
-    digested: dict[Path, tuple[Stamp, str]] = {}
-    origins: dict[str, dict[str, Origin]] = {}
-    for table in TABLES:
-        entries = getattr(data, table)
-        if not entries:
-            continue
-        symbols = () if table in STATE_TABLES else data.symbols
-        found, _ = find_table_files(root, entries, symbols, table)
-        origins[table] = {}
-        for file in found:
-            for path in file.paths:
-                if path not in digested:
-                    digested[path] = stamp_of(path), digest_of_file(path)
-            stamps, digests = zip(*(digested[path] for path in file.paths), strict=True)
-            known_after = data.book_known_after if table == "book" else None
-            reading = f"{file.symbol_in_file} {file.in_order} {known_after}"
-            origins[table][file.symbol] = Origin(digests, stamps, reading)
-    return origins
-
-
-def _digest_over(origins: Mapping[str, Mapping[str, Origin]]) -> str:
-    return digest_of(
-        {
-            f"{table}/{symbol}/{number}": digest
-            for table, of_table in origins.items()
-            for symbol, origin in of_table.items()
-            for number, digest in enumerate(origin.digests)
-        }
-    )
+    if not missing:
+        return feature_set, []
+    smaller = without_tables(feature_set, missing)
+    every = readings_of(feature_set)
+    return smaller, [
+        Finding(
+            "features",
+            table,
+            f"no {table} at {', '.join(getattr(data, table)) or 'any place that data names'}",
+            sum(table in reading.names for reading in every.values()),
+            len(every),
+            "columns that read it are left out of the set",
+            severity="warning",
+        )
+        for table in sorted(missing)
+    ]
 
 
 def build_workload(
     job: TrainingJob, workspace: Path, root: Path, cache: FeatureCache | None = None
 ) -> Workload:
     """Read data, build features, compute outcomes and join them.
+
+    Lines of the feature set that read funding, open interest, liquidations, implied volatility or
+    options are left out, and reported, where the data does not hold them; the workload's feature
+    set, and its digest, are what was built.
 
     Args:
         job: the training spec.
@@ -212,8 +91,11 @@ def build_workload(
     Raises:
         InputError: anything about the data that would make a number wrong.
     """
-    feature_set = load_feature_set(job, workspace)
-    return workload_of(job, feature_set, read_market(job.data, feature_set, root), cache)
+    named = load_feature_set(workspace / job.features.set)
+    feature_set, absent = _as_far_as_there(job.data, named, root)
+    market = read_market(job.data, feature_set, root)
+    workload = workload_of(job, feature_set, market, cache)
+    return replace(workload, findings=(*absent, *workload.findings))
 
 
 def workload_of(

@@ -62,7 +62,7 @@ def test_book_faults_are_counted_as_reading_counts_them(write_store, start):
     random = np.random.default_rng(5)
     books = book_of(random.choice(KINDS, 500).tolist(), start)
     findings = told(write_store(("book", "v", books)))
-    _, _, on_reading = mended_book(books.lazy(), "ABC", "test")
+    _, _, on_reading = mended_book(books.lazy(), "ABC", "test", timedelta(seconds=1))
     expected = {one.what: one for one in on_reading if one.what in WORDS.values()}
     assert set(expected) == set(WORDS.values())
     for what, one in expected.items():

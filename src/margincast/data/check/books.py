@@ -47,7 +47,9 @@ class Books:
         }
         self.repeated = Tally(
             "several snapshots of one time",
-            "equal: one is kept; else the last in the store is kept" if read else NOT_READ,
+            "known together: one is kept, the last in the store; known apart: each from its arrival"
+            if read
+            else NOT_READ,
         )
         self.equal = Runs(FROZEN_SNAPSHOTS - 1)
         self._hours: list[pl.DataFrame] = []

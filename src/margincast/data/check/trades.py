@@ -12,7 +12,14 @@ from margincast.data.check.coverage import NOT_READ
 from margincast.data.check.finding import CheckFinding
 from margincast.data.check.holes import seconds_text
 from margincast.data.check.tally import Tally
-from margincast.data.trades import AGGRESSOR_SIDES, ONE_SIDED_MINIMUM
+from margincast.data.trades import AGGRESSOR_SIDES
+
+ONE_SIDED_MINIMUM = 1000
+"""Trades from which a feed with one side only is reported as broken.
+
+If the aggressor sold nine times in ten, a thousand sells in a row would still have a chance of
+0.9^1000, about 2e-46.
+"""
 
 LARGE_BURST = 1000
 """Trades of one time stamp from which it is told: one order, or a clock that stood still."""

@@ -10,9 +10,9 @@ Working Paper 1087.
 
 import polars as pl
 
-from margincast.features.derivatives.windows import deviation, own_row, window_rows
-from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.derivatives.windows import deviation
+from margincast.features.library import Window, feature, window_rows
+from margincast.features.rolling import rolling_mean
 
 
 def _price(name: str) -> pl.Expr:
@@ -30,7 +30,7 @@ _INDEX_BASIS = _premium("close", "index_close")
 _MARK_INDEX_BASIS = _premium("mark_close", "index_close")
 
 
-@feature("derivatives", "fraction", argument="nothing", look_back=own_row)
+@feature("derivatives", "fraction", argument="nothing")
 def mark_basis() -> pl.Expr:
     """Close over the mark price at the bar's close, less one. Null without a mark price."""
     return _MARK_BASIS
@@ -48,7 +48,7 @@ def mark_basis_deviation(window: Window) -> pl.Expr:
     return deviation(_MARK_BASIS, window)
 
 
-@feature("derivatives", "fraction", argument="nothing", look_back=own_row)
+@feature("derivatives", "fraction", argument="nothing")
 def index_basis() -> pl.Expr:
     """Close over the index price at the bar's close, less one. Null without an index price."""
     return _INDEX_BASIS
@@ -66,7 +66,7 @@ def index_basis_deviation(window: Window) -> pl.Expr:
     return deviation(_INDEX_BASIS, window)
 
 
-@feature("derivatives", "fraction", argument="nothing", look_back=own_row)
+@feature("derivatives", "fraction", argument="nothing")
 def mark_index_basis() -> pl.Expr:
     """Mark over index price at the bar's close, less one: the premium that funding follows."""
     return _MARK_INDEX_BASIS

@@ -14,14 +14,11 @@ import polars as pl
 
 from margincast.features.derivatives.windows import (
     OPEN_INTEREST_USD,
-    TRADED_USD,
     deviation,
-    rank,
-    varied,
-    window_rows,
+    mean_traded_usd,
 )
-from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.library import Window, feature, window_rows
+from margincast.features.rolling import rank, rolling_mean, varies
 
 _PAID_USD = OPEN_INTEREST_USD * pl.col("funding_rate")
 
@@ -33,9 +30,7 @@ def crowding(window: Window) -> pl.Expr:
     ``funding rate x open interest / (mean notional of a bar x bars of the window)``: the funding
     rate, weighted by how many windows of trading the positions are. Null where nothing was traded.
     """
-    any_traded = TRADED_USD.rolling_max(window.rows, min_samples=window.minimum) > 0
-    traded = pl.when(any_traded).then(rolling_mean(TRADED_USD, window) * window.rows)
-    return _PAID_USD / traded
+    return _PAID_USD / (mean_traded_usd(window) * window.rows)
 
 
 @feature("derivatives", "number", look_back=window_rows)
@@ -55,4 +50,4 @@ def crowding_score(window: Window) -> pl.Expr:
     """
     distance = _PAID_USD - rolling_mean(_PAID_USD, window)
     scale = deviation(_PAID_USD, window)
-    return pl.when(varied(_PAID_USD, window) & (scale > 0)).then(distance / scale)
+    return pl.when(varies(_PAID_USD, window) & (scale > 0)).then(distance / scale)

@@ -14,16 +14,15 @@ import math
 import polars as pl
 
 from margincast.core.errors import InputError
-from margincast.features.derivatives.windows import own_row, window_rows
-from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.library import Window, feature, window_rows
+from margincast.features.rolling import rolling_mean
 
 HOURS_A_YEAR = 24 * 365
 
 _RATE = pl.col("funding_rate")
 
 
-@feature("derivatives", "fraction", argument="nothing", look_back=own_row)
+@feature("derivatives", "fraction", argument="nothing")
 def funding_rate() -> pl.Expr:
     """Rate of the newest funding known: a fraction of the notional that longs pay shorts.
 
@@ -33,7 +32,7 @@ def funding_rate() -> pl.Expr:
     return _RATE
 
 
-@feature("derivatives", "number", argument="values", look_back=lambda _hours: own_row())
+@feature("derivatives", "number", argument="values")
 def annualised_funding(hours_between: float) -> pl.Expr:
     """Funding rate a year, without compounding: ``rate x 8760 / hours_between``.
 
@@ -63,7 +62,7 @@ def funding_change(window: Window) -> pl.Expr:
     return _RATE - _RATE.shift(window.rows)
 
 
-@feature("derivatives", "number", argument="values", look_back=lambda _cap: own_row())
+@feature("derivatives", "number", argument="values")
 def distance_to_funding_cap(cap: float) -> pl.Expr:
     """How far funding is from its cap: ``1 - |rate| / cap``; 1 at no funding, 0 at the cap.
 

@@ -14,10 +14,9 @@ from margincast.features.derivatives.windows import (
     OPEN_INTEREST_USD,
     TRADED_USD,
     ratio_of_sums,
-    window_rows,
 )
-from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.library import Window, feature, window_rows
+from margincast.features.rolling import rolling_mean
 
 _LONG, _SHORT = pl.col("long_liquidated_usd"), pl.col("short_liquidated_usd")
 
@@ -46,8 +45,9 @@ def short_liquidations_to_volume(window: Window) -> pl.Expr:
 def long_liquidations_to_open_interest(window: Window) -> pl.Expr:
     """Notional of longs liquidated in the window over mean open interest of its bars; at least 0.
 
-    ``sum(liquidated) / mean(open interest)``, over bars that have both: the share of positions that
-    was closed by force. Null where nothing was open.
+    ``mean(liquidated) x bars of the window / mean(open interest)``, the means over bars that have
+    both: the share of positions that was closed by force, were it going on in the bars that lack
+    one as in the others. Null where nothing was open.
     """
     return ratio_of_sums(_LONG, OPEN_INTEREST_USD, window) * window.rows
 

@@ -9,10 +9,8 @@ from futures markets, doi:10.2307/2331149.
 
 import polars as pl
 
-from margincast.features.derivatives.windows import OPEN_INTEREST_USD, TRADED_USD
-from margincast.features.derivatives.windows import window_rows as rows_of
-from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.derivatives.windows import OPEN_INTEREST_USD, mean_traded_usd
+from margincast.features.library import Window, feature, window_rows
 
 
 def _log(amount: pl.Expr) -> pl.Expr:
@@ -41,18 +39,12 @@ def log_open_interest_usd_change(window: Window) -> pl.Expr:
     return held - held.shift(window.rows)
 
 
-@feature("derivatives", "number", look_back=rows_of)
+@feature("derivatives", "number", look_back=window_rows)
 def log_open_interest_to_volume(window: Window) -> pl.Expr:
     """Log of open interest over the notional traded in a window: how crowded the exit is.
 
     ``log(open interest / (mean notional of a bar x bars of the window))``, both in USD; 0 where the
     window trades as much as is open. Null where nothing is open or traded.
     """
-    traded = _log(_mean_traded(window) * window.rows)
+    traded = _log(mean_traded_usd(window) * window.rows)
     return _log(OPEN_INTEREST_USD) - traded
-
-
-def _mean_traded(window: Window) -> pl.Expr:
-    # a rolling sum leaves rounding behind where nothing was traded
-    any_traded = TRADED_USD.rolling_max(window.rows, min_samples=window.minimum) > 0
-    return pl.when(any_traded).then(rolling_mean(TRADED_USD, window))

@@ -6,7 +6,7 @@ Expressions over regular bars with states beside them; null where not known, whi
 import polars as pl
 
 from margincast.features.library import Window
-from margincast.features.regression import rolling_mean
+from margincast.features.rolling import rolling_mean
 
 TRADED_USD = pl.coalesce("quote_volume", pl.col("volume") * pl.col("close"))
 """Notional traded in a bar: the venue's own figure, else volume at the close."""
@@ -19,26 +19,17 @@ OPEN_INTEREST_USD = pl.coalesce(
 """Notional of all open positions: the publisher's own figure, else open interest at the close."""
 
 
-def window_rows(window: Window) -> int:
-    """Rows a value over a window hangs on where nothing before the window enters."""
-    return window.rows
-
-
-def own_row() -> int:
-    """Rows that a value of the decision's own row hangs on."""
-    return 1
-
-
 def deviation(expression: pl.Expr, window: Window) -> pl.Expr:
     """Population standard deviation of the window's known rows; null with fewer than two."""
     least = max(window.minimum, 2)
     return expression.rolling_std(window.rows, min_samples=min(least, window.rows), ddof=0)
 
 
-def varied(expression: pl.Expr, window: Window) -> pl.Expr:
-    """Whether a column has two values in the window: exact, where a deviation may be rounding."""
-    highest = expression.rolling_max(window.rows, min_samples=window.minimum)
-    return highest > expression.rolling_min(window.rows, min_samples=window.minimum)
+def mean_traded_usd(window: Window) -> pl.Expr:
+    """Mean notional traded in a bar of the window; null where nothing was."""
+    # a rolling sum leaves rounding behind where nothing was traded
+    any_traded = TRADED_USD.rolling_max(window.rows, min_samples=window.minimum) > 0
+    return pl.when(any_traded).then(rolling_mean(TRADED_USD, window))
 
 
 def ratio_of_sums(part: pl.Expr, whole: pl.Expr, window: Window) -> pl.Expr:
@@ -54,13 +45,3 @@ def ratio_of_sums(part: pl.Expr, whole: pl.Expr, window: Window) -> pl.Expr:
     # what a rolling sum leaves of a large value that has left the window is not a sum
     share = pl.when(any_part).then(rolling_mean(part, window)).otherwise(0.0)
     return pl.when(any_whole).then(share / rolling_mean(whole, window)).clip(0)
-
-
-def rank(expression: pl.Expr, window: Window) -> pl.Expr:
-    """Place of the row's value among the window's: share below plus half the share equal.
-
-    In (0, 1). Null where the row's own value is not known, or too few of the window's are.
-    """
-    count = expression.is_not_null().cast(pl.Float64).rolling_sum(window.rows, min_samples=1)
-    place = expression.rolling_rank(window.rows, "average", min_samples=window.minimum)
-    return (place - 0.5) / count

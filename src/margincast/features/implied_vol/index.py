@@ -10,14 +10,15 @@ ahead); Bollerslev, Tauchen and Zhou (2009) doi:10.1093/rfs/hhp008 on implied le
 
 import polars as pl
 
-from margincast.features.implied_vol.units import per_bar, rows_of, years_a_bar
-from margincast.features.library import Window, feature
-from margincast.features.volatility.returns import moved, realised_variance, rolling_mean, root
+from margincast.features.implied_vol.units import per_bar, years_a_bar
+from margincast.features.library import Window, feature, window_rows
+from margincast.features.rolling import rank, rolling_mean
+from margincast.features.volatility.returns import moved, realised_variance, root
 
 IMPLIED = pl.col("implied_volatility")
 
 
-@feature("implied_vol", "fraction", look_back=rows_of)
+@feature("implied_vol", "fraction", look_back=window_rows)
 def implied_volatility(window: Window) -> pl.Expr:
     """Mean of the index over the window's bars, per square root of one bar.
 
@@ -28,7 +29,7 @@ def implied_volatility(window: Window) -> pl.Expr:
     return per_bar(rolling_mean(IMPLIED, window), window)
 
 
-@feature("implied_vol", "number", look_back=rows_of)
+@feature("implied_vol", "number", look_back=window_rows)
 def log_implied_volatility(window: Window) -> pl.Expr:
     """Log of the mean of the index over the window's bars, of a fraction a year.
 
@@ -47,16 +48,14 @@ def implied_volatility_change(window: Window) -> pl.Expr:
     return IMPLIED.log() - IMPLIED.log().shift(window.rows)
 
 
-@feature("implied_vol", "number", look_back=rows_of)
+@feature("implied_vol", "number", look_back=window_rows)
 def implied_volatility_rank(window: Window) -> pl.Expr:
     """Place of the index among the window's values: share below plus half the share equal, 0 to 1.
 
     Its own value counts among the equal ones, so that 0.5 is the middle. Null where it or too many
     of the window's values are not known.
     """
-    known = IMPLIED.is_not_null().cast(pl.Float64).rolling_sum(window.rows, min_samples=1)
-    rank = IMPLIED.rolling_rank(window.rows, "average", min_samples=window.minimum)
-    return pl.when(IMPLIED.is_not_null()).then((rank - 0.5) / known)
+    return rank(IMPLIED, window)
 
 
 @feature("implied_vol", "fraction")

@@ -12,15 +12,15 @@ foretell falls).
 import polars as pl
 
 from margincast.features.implied_vol.surface import surface_column
-from margincast.features.implied_vol.units import days_of, per_bar, this_row, years_a_bar
-from margincast.features.library import Window, feature
+from margincast.features.implied_vol.units import days_of, per_bar, years_a_bar
+from margincast.features.library import Window, feature, own_row
 from margincast.features.volatility.returns import moved, realised_variance, root
 
 LONGER_TENOR = 4
 """The term slope compares a tenor with one this many times as long: twice the usual move."""
 
 
-@feature("options", "fraction", look_back=this_row)
+@feature("options", "fraction", look_back=own_row)
 def atm_volatility(tenor: Window) -> pl.Expr:
     """Volatility implied at the forward, per square root of one bar; the window is the tenor.
 
@@ -29,7 +29,7 @@ def atm_volatility(tenor: Window) -> pl.Expr:
     return per_bar(_surface("atm_volatility", tenor), tenor)
 
 
-@feature("options", "number", look_back=this_row)
+@feature("options", "number", look_back=own_row)
 def log_atm_volatility(tenor: Window) -> pl.Expr:
     """Log of the volatility implied at the forward, of a fraction a year; the window is the tenor.
 
@@ -38,7 +38,7 @@ def log_atm_volatility(tenor: Window) -> pl.Expr:
     return _surface("atm_volatility", tenor).log()
 
 
-@feature("options", "fraction", look_back=this_row)
+@feature("options", "fraction", look_back=own_row)
 def skew_25_delta(tenor: Window) -> pl.Expr:
     """Implied volatility of the 25-delta put less the call's, per square root of one bar.
 
@@ -48,7 +48,7 @@ def skew_25_delta(tenor: Window) -> pl.Expr:
     return per_bar(_surface("skew_25_delta", tenor), tenor)
 
 
-@feature("options", "number", look_back=this_row)
+@feature("options", "number", look_back=own_row)
 def relative_skew_25_delta(tenor: Window) -> pl.Expr:
     """25-delta skew over the volatility at the forward: the tilt of the smile, free of its level.
 
@@ -57,7 +57,7 @@ def relative_skew_25_delta(tenor: Window) -> pl.Expr:
     return _surface("skew_25_delta", tenor) / _surface("atm_volatility", tenor)
 
 
-@feature("options", "fraction", look_back=this_row)
+@feature("options", "fraction", look_back=own_row)
 def butterfly_25_delta(tenor: Window) -> pl.Expr:
     """Mean implied volatility of the 25-delta put and call less that at the forward.
 
@@ -67,7 +67,7 @@ def butterfly_25_delta(tenor: Window) -> pl.Expr:
     return per_bar(_surface("butterfly_25_delta", tenor), tenor)
 
 
-@feature("options", "number", look_back=this_row)
+@feature("options", "number", look_back=own_row)
 def relative_butterfly_25_delta(tenor: Window) -> pl.Expr:
     """25-delta butterfly over the volatility at the forward: curvature of the smile, level-free.
 
@@ -76,7 +76,7 @@ def relative_butterfly_25_delta(tenor: Window) -> pl.Expr:
     return _surface("butterfly_25_delta", tenor) / _surface("atm_volatility", tenor)
 
 
-@feature("options", "number", look_back=this_row)
+@feature("options", "number", look_back=own_row)
 def atm_term_slope(tenor: Window) -> pl.Expr:
     """Log of the at-the-money volatility of the tenor over that of a tenor four times as long.
 

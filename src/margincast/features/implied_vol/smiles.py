@@ -285,17 +285,18 @@ def _free_of_arbitrage(
     butterfly_free = raw.butterfly_free()
     kept: list[int] = []
     chosen = np.empty((5, 0))
-    floor_of: RawSVI | None = None
-    reach = np.zeros(2)
+    before: RawSVI | None = None
+    quoted_before = np.empty(0)
     for number in range(len(slices.years)):
         one = slice(number, number + 1)
         used = slices.weight[number] > 0
         k, w = slices.k[number, used], slices.w[number, used]
-        here = np.array([min(reach[0], k[0]), max(reach[1], k[-1])])
         at, floor = np.empty(0), np.empty(0)
-        if floor_of is not None:
-            at = np.linspace(here[0], here[1], _CALENDAR_POINTS)
-            floor = floor_of.total_variance(at[None])[0]
+        if before is not None:
+            # both have strikes on both sides of the forward, so that there always is a range
+            low, high = max(quoted_before[0], k[0]), min(quoted_before[-1], k[-1])
+            at = np.linspace(low, high, _CALENDAR_POINTS)
+            floor = before.total_variance(at[None])[0]
         smile: RawSVI | None = raw[one]
         crosses = not above_floor(raw[one], at, floor)
         if crosses or not butterfly_free[number]:
@@ -315,5 +316,5 @@ def _free_of_arbitrage(
         counts["calendars_mended"] += int(crosses)
         kept.append(number)
         chosen = np.append(chosen, smile.as_rows(), axis=1)
-        floor_of, reach = smile, here
+        before, quoted_before = smile, k
     return np.array(kept, dtype=np.intp), RawSVI(*chosen)

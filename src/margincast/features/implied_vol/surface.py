@@ -1,11 +1,14 @@
 """From an option chain to constant maturities: what tail risk costs, snapshot by snapshot.
 
 Each snapshot is fitted by itself, from the rows known then, so that nothing that comes later can
-move it. Between expiries total variance is linear in time; beyond them it is not known.
+move it; one that arrives row by row counts when it has settled. Between expiries total variance is
+linear in time; beyond them it is not known.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,15 @@ MEASURES = ("atm_volatility", "skew_25_delta", "butterfly_25_delta")
 BEYOND = 0.1
 """Share of a tenor by which it may lie beyond the listed expiries; the nearest one's volatility
 then stands for it."""
+
+SETTLING = timedelta(minutes=1)
+"""Rows of a snapshot that arrive one after another count together, so long after the first."""
+
+WHOLE = 0.75
+"""Share of the rows of the snapshot that stands with which the first arrival of a newer one counts
+at once. Fewer may be its beginning, which would blind the surface; that no more will come is known
+only when it has settled. Chains change slowly: of 183 pairs of shared snapshots of either currency
+none lost more than a tenth of its rows."""
 
 _NAME = re.compile(rf"({'|'.join(MEASURES)})_(\d+(?:\.\d+)?)d")
 _MICROSECONDS_A_YEAR = DAYS_PER_YEAR * 86_400e6
@@ -55,8 +67,10 @@ def tenors_in(columns: Iterable[str]) -> list[float]:
 def surface_states(chain: pl.DataFrame, tenors: Collection[float]) -> pl.DataFrame:
     """Fit every snapshot of a chain and read constant maturities off it.
 
-    A snapshot is the rows of one ``ts``. Where some are received later than others, it is fitted
-    again with each arrival; rows of a snapshot older than one already known change nothing.
+    A snapshot is the rows of one ``ts``. Its first arrival counts at once if it may be all of it
+    (``WHOLE``). What arrives within ``SETTLING`` counts together at the end of that time; a row
+    that arrives later counts at its arrival, and those within ``SETTLING`` of it together at the
+    end. Rows of a snapshot older than one that already counts change nothing.
 
     Args:
         chain: of one underlying, as :func:`margincast.data.option_chains.read_option_chains` gives
@@ -64,7 +78,8 @@ def surface_states(chain: pl.DataFrame, tenors: Collection[float]) -> pl.DataFra
         tenors: in days.
 
     Returns:
-        One row a snapshot, sorted by ``known_at``: ``known_at``, ``ts``; for each tenor of n days
+        One row a state of a snapshot, sorted by ``known_at``: ``known_at`` (up to ``SETTLING``
+        after the chain's last row: so it will be if no more come), ``ts``; for each tenor of n days
         ``atm_volatility_{n}d`` (at the forward), ``skew_25_delta_{n}d`` (volatility of the 25-delta
         put less that of the 25-delta call) and ``butterfly_25_delta_{n}d`` (mean of the two less
         at-the-money), fractions a year, null where not known; ``largest_error`` and ``error``
@@ -132,24 +147,43 @@ def _snapshots(chain: pl.DataFrame) -> Iterator[tuple[int, int, Quotes]]:
     known_at = ordered["known_at"].dt.timestamp("us").to_numpy()
     ts = ordered["ts"].dt.timestamp("us").to_numpy()
     columns = _columns(ordered)
-    starts = np.flatnonzero(np.append(True, ts[1:] != ts[:-1]))
-    ends = np.append(starts[1:], len(ts))
-    states = sorted(
-        (arrived, int(ts[start]), int(start), int(start) + count)
-        for start, end in zip(starts, ends, strict=True)
-        for arrived, count in _arrivals(known_at[start:end])
-    )
-    newest = None
-    for arrived, time, start, end in states:
-        if newest is None or time >= newest:
-            newest = time
-            yield arrived, time, _quotes(columns, time, slice(start, end))
+    _, starts = np.unique(ts, return_index=True)
+    arrivals = np.split(known_at, starts)[1:]
+    for time, number, rows in _states(arrivals):
+        start = int(starts[number])
+        yield time, int(ts[start]), _quotes(columns, int(ts[start]), slice(start, start + rows))
 
 
-def _arrivals(known_at: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Each time at which more of a snapshot was known, and how many of its rows were by then."""
-    times, counts = np.unique(known_at, return_counts=True)
-    return zip(times.tolist(), np.cumsum(counts).tolist(), strict=True)
+def _states(arrivals: Sequence[npt.NDArray[np.int64]]) -> Iterator[tuple[int, int, int]]:
+    """Say when each state of the newest snapshot counts, and how many of its rows it has.
+
+    What counts at a time hangs on the arrivals until then alone.
+
+    Args:
+        arrivals: of the rows of each snapshot, rising, in microseconds; snapshots by rising time.
+
+    Yields:
+        The time, the snapshot's number and the number of its rows that had arrived.
+    """
+    settling = SETTLING // timedelta(microseconds=1)
+    events = [(int(times[0]), number, False) for number, times in enumerate(arrivals)]
+    heapify(events)
+    newest, rows_standing = -1, 0
+    while events:
+        time, number, settled = heappop(events)
+        if number < newest:
+            continue
+        times = arrivals[number]
+        rows = int(np.searchsorted(times, time, side="right"))
+        counts = settled or rows >= WHOLE * rows_standing
+        if counts:
+            newest, rows_standing = number, rows
+            yield time, number, rows
+        following = int(times[rows]) if rows < len(times) else None
+        if not counts or (not settled and following is not None and following <= time + settling):
+            heappush(events, (time + settling, number, True))
+        elif following is not None:
+            heappush(events, (following, number, False))
 
 
 def _columns(ordered: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:
@@ -197,12 +231,13 @@ _LEFT_OUT, _NOT_KNOWN, _MENDED = "left out of the smile", "its smile is not know
 
 
 def surface_findings(surface: pl.DataFrame, symbol: str) -> list[Finding]:
-    """Say what was left out and mended over all snapshots of a surface.
+    """Say what was left out and mended over all snapshots of a surface, each as it was last known.
 
     Args:
         surface: as of :func:`surface_states`.
         symbol: name of the chain.
     """
+    surface = surface.unique("ts", keep="last", maintain_order=True)
     findings = []
     for name, what in _FOUND.items():
         of_quotes = name.startswith("quotes")

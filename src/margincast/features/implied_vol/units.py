@@ -1,4 +1,4 @@
-"""Years, bars and rows: how annual volatilities of options compare with those of a contract's bars.
+"""Years and bars: how annual volatilities of options compare with those of a contract's bars.
 
 Crypto markets never close, so a year is 365 days of them, as venues count it.
 """
@@ -32,13 +32,3 @@ def days_of(window: Window) -> float:
 def per_bar(annual_volatility: pl.Expr, window: Window) -> pl.Expr:
     """Turn a volatility per square root of a year into one per square root of a bar."""
     return annual_volatility * math.sqrt(years_a_bar(window))
-
-
-def rows_of(window: Window) -> int:
-    """Look-back of a value over the window's own rows."""
-    return window.rows
-
-
-def this_row(_: Window) -> int:
-    """Look-back of a value of the decision's row alone: the window is a tenor, ahead."""
-    return 1

@@ -37,7 +37,7 @@ from margincast.features.order_book.spread import (
     microprice_deviation,
     relative_spread,
 )
-from margincast.features.order_book.summary import BookSummary, memory_of, summarise_snapshots
+from margincast.features.order_book.summary import BookSummary, memory_of
 
 __all__ = [
     "FLOW_GAP",
@@ -66,5 +66,4 @@ __all__ = [
     "reduce_book",
     "relative_spread",
     "summarise_book",
-    "summarise_snapshots",
 ]

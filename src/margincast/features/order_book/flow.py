@@ -21,7 +21,7 @@ DROP_SHARE = 0.2
 _GAP = FLOW_GAP // timedelta(microseconds=1)
 
 
-@book_feature("number")
+@book_feature("number", look_back=2)
 def order_flow_imbalance(book: Snapshots, level_count: float) -> FloatArray:
     """Net size added to bids and taken from asks since the snapshot before, over average depth.
 
@@ -35,7 +35,7 @@ def order_flow_imbalance(book: Snapshots, level_count: float) -> FloatArray:
     return _since_before(book, flow / depth)
 
 
-@book_feature("number")
+@book_feature("number", look_back=2)
 def order_flow_imbalance_at(book: Snapshots, level: float) -> FloatArray:
     """Order-flow imbalance of one book level, 1 the best; in [-4, 4].
 
@@ -48,18 +48,19 @@ def order_flow_imbalance_at(book: Snapshots, level: float) -> FloatArray:
     return _since_before(book, book.flow.at(place) / book.flow_depth.at(place))
 
 
-@book_feature("number", argument="nothing")
+@book_feature("number", argument="nothing", look_back=2)
 def quote_intensity(book: Snapshots) -> FloatArray:
     """Changes of the best quotes a second, as far as snapshots show them.
 
     1 over the seconds since the snapshot before where a best price or size is not what it was,
-    else 0: at most one change a snapshot is seen. Null for a first snapshot and after a hole longer
-    than ``FLOW_GAP``.
+    else 0: at most one change a snapshot is seen. Null for a first snapshot, for one of the same
+    time as the one before, and after a hole longer than ``FLOW_GAP``.
     """
     changed = np.zeros(max(len(book.ts) - 1, 0), dtype=np.bool_)
     for quote in (book.bid.price[0], book.bid.size[0], book.ask.price[0], book.ask.size[0]):
         changed |= quote[1:] != quote[:-1]
-    return _since_before(book, changed * 1e6 / book.passed)
+    passed = np.where(book.passed > 0, book.passed, np.nan)
+    return _since_before(book, changed * 1e6 / passed)
 
 
 def _recovery_memory(seconds: float) -> timedelta:
@@ -71,7 +72,7 @@ def _recovery_memory(seconds: float) -> timedelta:
     return timedelta(seconds=seconds) + 2 * FLOW_GAP
 
 
-@book_feature("number", memory=_recovery_memory)
+@book_feature("number", memory=_recovery_memory, look_back=2)
 def depth_recovery(book: Snapshots, seconds: float) -> FloatArray:
     """Resilience: share of a drop in depth that was put back within ``seconds``.
 

@@ -4,11 +4,11 @@ In two steps: what the snapshots of each interval leave behind, and windows over
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 
-from margincast.data.schemas import book_columns
+from margincast.data.schemas import TIMESTAMP, book_columns
 from margincast.features.library import Unit, Window
 from margincast.features.order_book.statistics import rolling_total, signals_of
 from margincast.features.order_book.summary import BookSummary
@@ -42,6 +42,8 @@ def reduce_book(
     entries: Sequence[Feature],
     interval: timedelta,
     minimum_present: float,
+    *,
+    until: datetime | None = None,
 ) -> pl.DataFrame:
     """Reduce snapshots to what was known at each decision.
 
@@ -53,12 +55,13 @@ def reduce_book(
         entries: the ``book`` lines of a feature set.
         interval: distance between decisions.
         minimum_present: share of a window's intervals that must hold a known value.
+        until: see :func:`on_decisions`.
 
     Raises:
         InputError: see :func:`column_units`; or the book has fewer levels than a feature needs.
     """
     summaries = summarise_book(book, levels, entries, interval)
-    return over_windows(summaries, entries, interval, minimum_present)
+    return over_windows(summaries, entries, interval, minimum_present, until=until)
 
 
 def summarise_book(
@@ -97,6 +100,8 @@ def over_windows(
     entries: Sequence[Feature],
     interval: timedelta,
     minimum_present: float,
+    *,
+    until: datetime | None = None,
 ) -> pl.DataFrame:
     """Take the statistics of a feature set over windows of intervals.
 
@@ -113,15 +118,16 @@ def over_windows(
         entries: the ``book`` lines of a feature set.
         interval: distance between decisions.
         minimum_present: share of a window's intervals that must hold a known value.
+        until: see :func:`on_decisions`.
 
     Returns:
-        ``ts`` (decision time, one row an interval from the first to the last with a snapshot) and
-        the columns of :func:`column_units`, float64, null where not known.
+        ``ts`` (decision time, one row an interval as :func:`on_decisions` gives them) and the
+        columns of :func:`column_units`, float64, null where not known.
 
     Raises:
         InputError: see :func:`column_units`.
     """
-    grid = on_decisions(summaries, interval)
+    grid = on_decisions(summaries, interval, until)
     same = _equal_columns(grid)
     totals: dict[str, pl.Expr] = {}
 
@@ -148,15 +154,28 @@ def _equal_columns(frame: pl.DataFrame) -> dict[str, str]:
     return first
 
 
-def on_decisions(intervals: pl.DataFrame, interval: timedelta) -> pl.DataFrame:
-    """Put intervals (``ts`` their open, sorted) on their full grid, with ``ts`` the decision time.
+def on_decisions(
+    intervals: pl.DataFrame, interval: timedelta, until: datetime | None = None
+) -> pl.DataFrame:
+    """Put intervals on their full grid, with ``ts`` the decision time.
 
-    Intervals that are not there become rows of nulls.
+    Where a feed ends, it is not known whether it will go on: at decisions after its end a window is
+    known in part, as it would be if it did.
+
+    Args:
+        intervals: ``ts`` (their open, sorted) and what they hold.
+        interval: distance between decisions.
+        until: a decision that the grid reaches; None ends it with the last interval that is there.
+
+    Returns:
+        One row an interval from the first that is there to the last, or to ``until`` if that is
+        later; intervals that are not there are rows of nulls.
     """
+    last = pl.col("ts").last()
+    if until is not None:
+        last = pl.max_horizontal(last, pl.lit(until - interval, TIMESTAMP))
     return (
-        intervals.select(
-            pl.datetime_range(pl.col("ts").first(), pl.col("ts").last(), interval).alias("ts")
-        )
+        intervals.select(pl.datetime_range(pl.col("ts").first(), last, interval).alias("ts"))
         .join(intervals, on="ts", how="left", maintain_order="left")
         .with_columns(pl.col("ts") + interval)
     )

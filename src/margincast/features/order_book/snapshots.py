@@ -140,6 +140,7 @@ def book_feature(
     unit: Unit,
     argument: Literal["values", "nothing"] = "values",
     memory: Callable[[float], timedelta] | None = None,
+    look_back: int = 1,
 ) -> Callable[[Kernel], Callable[..., pl.Expr]]:
     """Register a feature of snapshots under its own name.
 
@@ -147,6 +148,7 @@ def book_feature(
         unit: see :class:`margincast.features.library.FeatureFunction`.
         argument: whether the function takes one of ``values``.
         memory: from the value, how far back the function looks beyond the snapshot before.
+        look_back: snapshots, its own among them, that a value hangs on, beside that memory.
 
     Returns:
         A decorator. What it leaves under the name takes the value, if any, and the number of book
@@ -174,7 +176,7 @@ def book_feature(
             return pl.struct("ts", *names).map_batches(over, return_dtype=pl.Float64)
 
         update_wrapper(build, kernel)
-        return feature("book", unit, argument)(build)
+        return feature("book", unit, argument, lambda *_: look_back)(build)
 
     return register
 

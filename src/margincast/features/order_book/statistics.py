@@ -4,7 +4,7 @@ Snapshots are first summed up interval by interval, and intervals then over wind
 decision needs no snapshot twice. A value that is not known (NaN) counts nowhere.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from margincast.core.errors import InputError
-from margincast.features.library import FeatureFunction, Window, look_up
+from margincast.features.library import FeatureFunction, Window, look_up, value_label
 from margincast.features.order_book.sides import FloatArray
 from margincast.features.order_book.snapshots import BOOK_FEATURES, Snapshots
 from margincast.specs.features import Feature
@@ -23,7 +23,7 @@ WEIGHT_CAP = timedelta(seconds=10)
 """Longest time for which a snapshot stands in a time-weighted mean: a feed that is silent for
 longer no longer says what the book is."""
 
-_NEEDED = {
+NEEDED = {
     "last": ("last",),
     "mean": ("count", "sum"),
     "deviation": ("count", "sum", "squares"),
@@ -31,8 +31,19 @@ _NEEDED = {
     "minimum": ("minimum",),
     "rank": ("last",),
 }
+"""Statistics, and the summaries that each reads."""
+
+_WINDOWED = [statistic for statistic in NEEDED if statistic != "last"]
 _SUMMARIES = ("last", "minimum", "count", "sum", "squares", "weight", "weighted")
-_WINDOWED = [statistic for statistic in _NEEDED if statistic != "last"]
+
+KNOWN_BY = {
+    "count": "count",
+    "sum": "count",
+    "squares": "count",
+    "weight": "weight",
+    "weighted": "weight",
+}
+"""Summaries that add up over a window, and the one that is above 0 where each is known."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Signal:
     @property
     def summaries(self) -> list[str]:
         """What each interval's snapshots leave behind, as far as the statistics need it."""
-        needed = {what for statistic in self.statistics for what in _NEEDED[statistic]}
+        needed = {what for statistic in self.statistics for what in NEEDED[statistic]}
         return [what for what in _SUMMARIES if what in needed]
 
     def of_intervals(self, values: FloatArray, intervals: Intervals) -> Iterator[FloatArray]:
@@ -131,54 +142,46 @@ class Signal:
             yield weight
             yield np.add.reduceat(seconds * values, starts)
 
+    @property
+    def wanted(self) -> Iterator[tuple[str, Window | None]]:
+        """Each statistic with its window, in the order of the columns; ``last`` has none."""
+        for statistic in self.statistics:
+            windows = (None,) if statistic == "last" else self.windows
+            yield from ((statistic, window) for window in windows)
+
     def columns(self, total: "Total | None" = None) -> list[pl.Expr]:
         """The columns of the feature table, from regular intervals.
 
         Args:
             total: gives the sum over a window; :func:`rolling_total` if None.
         """
-        over_window = {
-            "mean": self._mean,
-            "deviation": self._deviation,
-            "time_mean": self._time_mean,
-            "minimum": self._minimum,
-            "rank": self._rank,
-        }
-        columns = []
-        for statistic in self.statistics:
-            if statistic == "last":
-                columns.append(pl.col(f"{self.name} last").alias(f"{self.name}_last"))
-                continue
-            columns += [
-                over_window[statistic](window, total or rolling_total).alias(
-                    f"{self.name}_{statistic}_{window.label}"
-                )
-                for window in self.windows
-            ]
-        return columns
+        return [
+            pl.col(f"{self.name} last").alias(f"{self.name}_last")
+            if window is None
+            else self._over(statistic, window, total or rolling_total).alias(
+                f"{self.name}_{statistic}_{window.label}"
+            )
+            for statistic, window in self.wanted
+        ]
 
-    def _mean(self, window: Window, total: "Total") -> pl.Expr:
-        count = f"{self.name} count"
-        return total(f"{self.name} sum", count, window) / total(count, count, window)
+    def _over(self, statistic: str, window: Window, total: "Total") -> pl.Expr:
+        if statistic == "minimum":
+            return self._minimum(window)
+        if statistic == "rank":
+            return self._rank(window)
 
-    def _deviation(self, window: Window, total: "Total") -> pl.Expr:
-        known = f"{self.name} count"
-        count = total(known, known, window)
-        squares = total(f"{self.name} squares", known, window)
-        variance = squares / count - self._mean(window, total).pow(2)
-        return pl.when(count > 1).then(variance.clip(0).sqrt())
+        def sums(what: str) -> pl.Expr:
+            return total(f"{self.name} {what}", f"{self.name} {KNOWN_BY[what]}", window)
 
-    def _time_mean(self, window: Window, total: "Total") -> pl.Expr:
-        weight = f"{self.name} weight"
-        return total(f"{self.name} weighted", weight, window) / total(weight, weight, window)
+        return FORMULAS[statistic](sums)
 
-    def _minimum(self, window: Window, _: "Total") -> pl.Expr:
+    def _minimum(self, window: Window) -> pl.Expr:
         least = pl.col(f"{self.name} minimum")
         if window.rows == 1:
             return least
         return least.rolling_min(window.rows, min_samples=window.minimum)
 
-    def _rank(self, window: Window, _: "Total") -> pl.Expr:
+    def _rank(self, window: Window) -> pl.Expr:
         last = pl.col(f"{self.name} last")
         if window.rows == 1:
             return pl.when(last.is_not_null()).then(0.5)
@@ -199,6 +202,31 @@ def rolling_total(what: str, known: str, window: Window) -> pl.Expr:
     return there.rolling_sum(window.rows, min_samples=window.minimum)
 
 
+def _mean(sums: "Sums") -> pl.Expr:
+    return sums("sum") / sums("count")
+
+
+def _deviation(sums: "Sums") -> pl.Expr:
+    count = sums("count")
+    variance = sums("squares") / count - _mean(sums).pow(2)
+    return pl.when(count > 1).then(variance.clip(0).sqrt())
+
+
+def _time_mean(sums: "Sums") -> pl.Expr:
+    return sums("weighted") / sums("weight")
+
+
+Sums = Callable[[str], pl.Expr]
+"""From a summary to its sum over a window."""
+
+FORMULAS: Mapping[str, Callable[[Sums], pl.Expr]] = {
+    "mean": _mean,
+    "deviation": _deviation,
+    "time_mean": _time_mean,
+}
+"""Statistics that hang on nothing but sums over the window."""
+
+
 def signals_of(
     entries: Sequence[Feature], interval: timedelta, minimum_present: float
 ) -> list[Signal]:
@@ -213,7 +241,7 @@ def signals_of(
         wanted = [statistic for statistic in entry.statistics if statistic != "last"]
         if not entry.statistics or bool(wanted) != bool(entry.windows):
             raise InputError(
-                f"feature '{entry.function}' needs statistics ({', '.join(_NEEDED)}), and "
+                f"feature '{entry.function}' needs statistics ({', '.join(NEEDED)}), and "
                 f"windows for {' and '.join(', '.join(_WINDOWED).rsplit(', ', 1))} only; found "
                 f"statistics {list(entry.statistics)} and {len(entry.windows)} window(s)"
             )
@@ -221,12 +249,12 @@ def signals_of(
             rule = "needs values" if function.argument == "values" else "takes no values"
             raise InputError(
                 f"feature '{entry.function}' {rule}, and lists "
-                f"{', '.join(f'{value:g}' for value in entry.values) or 'none'}"
+                f"{', '.join(map(value_label, entry.values)) or 'none'}"
             )
         windows = tuple(Window.over(length, interval, minimum_present) for length in entry.windows)
         signals += [
             Signal(
-                entry.function if value is None else f"{entry.function}_{value:g}",
+                entry.function if value is None else f"{entry.function}_{value_label(value)}",
                 function,
                 value,
                 entry.statistics,

@@ -97,16 +97,6 @@ class BookSummary:
         self._rows: list[FloatArray] = []
         self._row_opens: list[_Times] = []
 
-    def remember(self, snapshots: pl.DataFrame) -> None:
-        """Take in snapshots that are only looked back to, and belong to no row.
-
-        Args:
-            snapshots: the last ones before those that are added, as for :meth:`add`.
-        """
-        columns, complete = as_arrays(snapshots, self._names)
-        self._before = _Stretch(snapshots["ts"].to_physical().to_numpy(), columns, complete)
-        self._forget()
-
     def add(self, snapshots: pl.DataFrame) -> None:
         """Take in the next snapshots.
 
@@ -211,38 +201,6 @@ class BookSummary:
         for held in (self._known_at, self._opens, *self._values):
             held[kept] = held[rest]
         self._held -= count
-
-
-def summarise_snapshots(
-    snapshots: pl.DataFrame,
-    remembered: int,
-    levels: int,
-    entries: Sequence[Feature],
-    interval: timedelta,
-) -> pl.DataFrame:
-    """Summarise a few snapshots, as a stream does at each decision.
-
-    Args:
-        snapshots: ``ts``, ``known_at`` and the level columns of a mended book, sorted: those that
-            are looked back to (:func:`memory_of`, and the one before at least), then the new ones,
-            which begin with an interval.
-        remembered: how many of them come before the new ones.
-        levels: book levels on each side.
-        entries: the ``book`` lines of a feature set.
-        interval: length of an interval.
-
-    Returns:
-        The rows of :func:`margincast.features.order_book.summarise_book` for the intervals of the
-        new snapshots, equal to the last bit.
-
-    Raises:
-        InputError: as there.
-    """
-    summary = BookSummary(levels, entries, interval)
-    if remembered:
-        summary.remember(snapshots[:remembered])
-    summary.add(snapshots[remembered:])
-    return summary.finish()
 
 
 def memory_of(entries: Sequence[Feature], interval: timedelta) -> timedelta:

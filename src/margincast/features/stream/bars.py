@@ -126,17 +126,17 @@ class Bars:
         assert self.first_us is not None
         last = (decided_us - self._origin_us) // self._step - 1
         first = max(last - rows + 1, (self.first_us - self._origin_us) // self._step, 0)
-        places = np.arange(first, last + 1)
-        columns = {"ts": pl.Series(self._origin_us + places * self._step).cast(TIMESTAMP)}
+        opens = self._origin_us + np.arange(first, last + 1) * self._step
         # rows after the last bar are missing, too
         inside = slice(first, min(last + 1, len(self._came)))
-        beyond = len(places) - max(inside.stop - inside.start, 0)
+        beyond = len(opens) - max(inside.stop - inside.start, 0)
+        columns = [pl.Series("ts", opens).cast(TIMESTAMP)]
         for name, column in self._columns.items():
             values = column[inside]
             if beyond:
                 values = np.concatenate([values, np.full(beyond, np.nan)])
-            columns[name] = pl.Series(values, nan_to_null=True)
-        return pl.DataFrame(columns).with_columns(pl.lit(self._symbol).alias("symbol"))
+            columns.append(pl.Series(name, values, nan_to_null=bool(np.isnan(values).any())))
+        return pl.DataFrame(columns)
 
     def _holds(self, open_us: int) -> bool:
         place = (open_us - self._origin_us) // self._step

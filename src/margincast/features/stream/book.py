@@ -3,15 +3,17 @@
 Only the sums of the intervals are kept, and the few snapshots that later ones look back to.
 """
 
-from datetime import timedelta
-
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 
-from margincast.data.schemas import TIMESTAMP
-from margincast.features.order_book import memory_of, over_windows, summarise_snapshots
-from margincast.features.stream.clock import instant, microseconds
+from margincast.core.types import FloatArray
+from margincast.features.order_book import memory_of
+from margincast.features.order_book.sides import Scratch
+from margincast.features.order_book.snapshots import Snapshots
+from margincast.features.order_book.statistics import Intervals, distinct_signals
+from margincast.features.order_book.summary import BLOCK_ROWS
+from margincast.features.stream.book_windows import BookWindows
+from margincast.features.stream.clock import microseconds
+from margincast.features.stream.last_intervals import LastIntervals, TimesUs, opens_of
 from margincast.features.stream.snapshots import Known
 from margincast.specs.features import FeatureSet
 
@@ -26,56 +28,56 @@ class Book:
             feature_set: which features.
             rows: intervals to keep.
         """
-        self._entries = feature_set.book
-        self._interval = feature_set.grid.interval
-        self._minimum_present = feature_set.grid.minimum_present
-        self._rows = rows
-        self._memory_us = microseconds(memory_of(self._entries, self._interval))
+        grid, entries = feature_set.grid, feature_set.book
+        self._interval = grid.interval
+        self._step = microseconds(grid.interval)
+        self._signals = distinct_signals(entries, grid.interval)
+        self._windows = BookWindows(entries, grid.interval, grid.minimum_present)
+        self._memory_us = microseconds(memory_of(entries, grid.interval))
+        self._scratch = Scratch()
         self._before: Known | None = None
-        self._held: pl.DataFrame | None = None
+        summaries = sum(len(signal.summaries) for signal in self._signals)
+        self._held = LastIntervals(summaries, rows, grid.interval)
 
     def add(self, new: Known) -> None:
         """Sum up snapshots, of whole intervals."""
-        if not self._entries or not len(new):
+        if not self._signals or not len(new):
             return
+        opens = opens_of(new.known_at, self._interval)
+        self._held.go_on_to(int(opens[-1]))
+        cuts = [0, *(np.flatnonzero(np.diff(opens)) + 1).tolist(), len(new)]
+        start = 0
+        for place, stop in enumerate(cuts[1:], start=1):
+            # as many whole intervals as are computed well together
+            if stop == len(new) or cuts[place + 1] - start > BLOCK_ROWS:
+                self._sum_up(new.between(start, stop), opens[start:stop])
+                start = stop
+
+    def columns(self, decided_us: int, count: int) -> FloatArray:
+        """Give the book's columns at the last decisions.
+
+        Returns:
+            Shape (count, columns), the last row at the decision; NaN where not known.
+        """
+        self._held.go_on_to(decided_us - self._step)
+        held = self._held.values
+        ends = range(held.shape[1] - count + 1, held.shape[1] + 1)
+        return np.array([self._windows.at_end(held[:, :end]) for end in ends])
+
+    def _sum_up(self, new: Known, opens: TimesUs) -> None:
         whole = new if self._before is None else self._before.and_then(new)
         remembered = len(whole) - len(new)
         # the last one at least: order flow is what changed since
         oldest = int(np.searchsorted(whole.ts, whole.ts[-1] - self._memory_us))
         self._before = whole.after(min(oldest, len(whole) - 1))
-        summed = summarise_snapshots(
-            whole.frame(), remembered, whole.levels, self._entries, self._interval
-        )
-        held = summed if self._held is None else pl.concat([self._held, summed], rechunk=True)
-        self._held = last_intervals(held, self._rows, self._interval)
-
-    def columns(self, decided_us: int, rows: int) -> pl.DataFrame | None:
-        """Give the book's columns at the last decisions; None before the first snapshot.
-
-        Returns:
-            ``ts`` (decision time) and the columns, null where not known; at most ``rows`` rows, the
-            last one at the decision.
-        """
-        if self._held is None:
-            return None
-        held = until(self._held, instant(decided_us) - self._interval)
-        return over_windows(held, self._entries, self._interval, self._minimum_present).tail(rows)
-
-
-def opens_of(known_at: npt.NDArray[np.int64], interval: timedelta) -> npt.NDArray[np.int64]:
-    """Open of the bar at whose close a row is first known, as ``data.intervals.bar_open``."""
-    step = microseconds(interval)
-    return (known_at - 1) // step * step
-
-
-def last_intervals(intervals: pl.DataFrame, rows: int, interval: timedelta) -> pl.DataFrame:
-    """Keep the intervals at most so many before the last one."""
-    return intervals.filter(pl.col("ts") >= intervals["ts"][-1] - (rows - 1) * interval)
-
-
-def until(intervals: pl.DataFrame, last: object) -> pl.DataFrame:
-    """Add a row of nulls for the last interval, where it left nothing behind."""
-    if intervals["ts"][-1] == last:
-        return intervals
-    end = pl.DataFrame({"ts": [last]}, schema={"ts": TIMESTAMP})
-    return pl.concat([intervals, end], how="diagonal")
+        intervals = Intervals.of(new.known_at, opens, self._interval)
+        self._scratch.reuse()
+        complete = not np.isnan(whole.values).any()
+        block = Snapshots(whole.ts, list(whole.values), self._scratch, complete=complete)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sums = [
+                one
+                for signal in self._signals
+                for one in signal.of_intervals(signal.of_snapshots(block)[remembered:], intervals)
+            ]
+        self._held.put(opens[intervals.starts], np.array(sums))

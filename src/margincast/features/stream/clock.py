@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from margincast.core.errors import InputError
+from margincast.core.time import format_duration
 
 NEVER_US = -(2**62)
 """Time of the last decision before there was one."""
@@ -51,3 +52,25 @@ def known_time(
     else:
         stated = max(ts_us, time_of(row, "received_at", what))
     return max(stated, decided_us + 1)
+
+
+def decision_time(decided_at: datetime, interval: timedelta, before_us: int) -> int:
+    """Read the time of a decision, in microseconds.
+
+    Raises:
+        InputError: it has no time zone, is off the grid, or not after the decision before.
+    """
+    if decided_at.tzinfo is None:
+        raise InputError(f"decision at {decided_at}: the time has no time zone; give UTC")
+    decided_us = microseconds(decided_at)
+    if decided_us % microseconds(interval):
+        raise InputError(
+            f"decision at {decided_at}: off the {format_duration(interval)} grid; decide at the "
+            "close of a bar"
+        )
+    if decided_us <= before_us:
+        raise InputError(
+            f"decision at {decided_at}: the one before was at {instant(before_us)}; decide in "
+            "order of time, once each"
+        )
+    return decided_us

@@ -1,26 +1,26 @@
 """One contract in a stream: its buffers, and the rows of its own columns decided on so far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import polars as pl
 
-from margincast.data.schemas import TIMESTAMP
 from margincast.data.states import StateTable
+from margincast.features.contract import states_of
 from margincast.features.order_book import column_units
-from margincast.features.pipeline import own_columns, states_of
 from margincast.features.plan import Plan
 from margincast.features.stream.bars import Bars
 from margincast.features.stream.book import Book
-from margincast.features.stream.bounds import TRADE_MEMORY, Bounds
+from margincast.features.stream.bounds import Bounds
 from margincast.features.stream.clock import instant, microseconds
+from margincast.features.stream.columns import BarColumns, frame_of, with_nulls
 from margincast.features.stream.counts import Counts
+from margincast.features.stream.flow import Flow
 from margincast.features.stream.mid_bars import MidBars
 from margincast.features.stream.snapshots import Known, Snapshots, levels_of
-from margincast.features.stream.trades import Trades
-from margincast.features.trade_flow.execution import DEPTH_LEVELS
+from margincast.features.stream.trades import Trades, size_by_interval
 from margincast.features.trade_flow.reduction import window_columns
 
 
@@ -31,6 +31,8 @@ class Setting:
     Attributes:
         plan: the set's columns.
         bounds: how far they look back.
+        own: a contract's own columns and the clock, prepared.
+        read_beside_leader: what columns of a contract beside the leader read of each.
         has_book: whether snapshots are given.
         has_trades: whether trades are given.
         mid_bars: whether bars are those of the mid price.
@@ -40,6 +42,8 @@ class Setting:
 
     plan: Plan
     bounds: Bounds
+    own: BarColumns
+    read_beside_leader: tuple[str, ...]
     has_book: bool
     has_trades: bool
     mid_bars: bool
@@ -53,33 +57,35 @@ class Contract:
     Attributes:
         bars: its bars.
         trades: its trades.
-        rows: its own columns at the last decisions, on the grid; None before the first.
+        row: its own columns at the last decision; None before the first.
+        rows: of these, what is read beside the leader, at the last decisions on the grid.
     """
 
     def __init__(self, symbol: str, setting: Setting) -> None:
         plan, bounds = setting.plan, setting.bounds
         grid = plan.feature_set.grid
         self._symbol = symbol
+        self._named = pl.lit(symbol).alias("symbol")
         self._setting = setting
         self._interval = grid.interval
         expressions = [column.expression for column in (*plan.own, *plan.of_leader)]
         read = {name for expression in expressions for name in expression.meta.root_names()}
         kept = max(bounds.bars, bounds.leader) + bounds.decided
         self.bars = Bars(symbol, grid.interval, kept, read, setting.counts)
-        self.trades = Trades(
-            symbol,
-            window_columns(plan.feature_set.trades, grid.interval, grid.minimum_present),
-            grid.interval,
-            bounds.trades + bounds.decided,
-            memory=TRADE_MEMORY,
-            counts=setting.counts,
-        )
+        self.trades = Trades(symbol, setting.counts)
+        self.row: pl.DataFrame | None = None
         self.rows: pl.DataFrame | None = None
         self._snapshots: Snapshots | None = None
         self._book = Book(plan.feature_set, bounds.book + bounds.decided)
         self._mid_bars = MidBars(self.bars, grid.interval)
-        self._quotes = pl.DataFrame(schema={"known_at": TIMESTAMP})
-        self._summed_us: int | None = None
+        entries = plan.feature_set.trades if setting.has_trades else ()
+        self._flow = Flow(
+            window_columns(entries, grid.interval, grid.minimum_present),
+            grid.interval,
+            bounds.trades + bounds.decided,
+            has_book=setting.has_book,
+        )
+        self._has_traded = False
         self._of_book = list(column_units(plan.feature_set.book, grid.interval))
         self._of_trades = [name for name in plan.reduced if name not in self._of_book]
 
@@ -106,12 +112,12 @@ class Contract:
             self._snapshots.go_on_after(known)
             self._book.add(known)
             self._mid_bars.remember(known)
-            self._add_quotes(known)
+            self._flow.add_snapshots(known)
         if trades is not None:
+            self._has_traded = True
             self.trades.fill(trades)
-        if self._setting.has_trades:
-            rows = self._setting.bounds.trades + self._setting.bounds.decided
-            self._summed_us = decided_us - rows * microseconds(self._interval)
+        rows = self._setting.bounds.trades + self._setting.bounds.decided
+        self._flow.start_at(decided_us - rows * microseconds(self._interval))
         self._take_in(decided_us)
 
     def advance(self, decided_us: int, tables: Mapping[str, StateTable], *, always: bool) -> bool:
@@ -140,56 +146,40 @@ class Contract:
     def _take_in(self, decided_us: int) -> None:
         setting = self._setting
         new = None if self._snapshots is None else self._snapshots.take(decided_us)
-        traded = self.trades.take(decided_us)
+        trades = self.trades.take(decided_us)
+        self._has_traded = self._has_traded or bool(trades)
         if new is not None and len(new):
             self._book.add(new)
             if setting.mid_bars:
-                self._mid_bars.add(new, traded if setting.has_trades else None)
-            self._add_quotes(new)
-        if setting.has_trades:
-            quotes = self._quotes if setting.has_book else None
-            self.trades.sum_up(decided_us, self._summed_us, quotes)
-            self._summed_us = decided_us
-            if len(self._quotes):
-                old = instant(decided_us) - TRADE_MEMORY
-                self._quotes = self._quotes.filter(pl.col("known_at") > old)
-
-    def _add_quotes(self, known: Known) -> None:
-        """Keep what trades are met with: the best levels of the last snapshots."""
-        if not self._setting.has_trades or not self._setting.plan.feature_set.trades:
-            return
-        new = known.frame(min(known.levels, DEPTH_LEVELS))
-        held = self._quotes
-        self._quotes = new if held.is_empty() else pl.concat([held, new], rechunk=True)
+                traded = size_by_interval(trades, self._interval) if setting.has_trades else None
+                self._mid_bars.add(new, traded)
+            self._flow.add_snapshots(new)
+        self._flow.sum_up(trades, decided_us)
 
     def _compute(self, decided_us: int, tables: Mapping[str, StateTable]) -> None:
-        plan, bounds = self._setting.plan, self._setting.bounds
+        bounds = self._setting.bounds
         step = microseconds(self._interval)
         next_us = self.first_close_us
         if self.rows is not None:
             next_us = max(next_us, microseconds(self.rows["ts"][-1]) + step)
         # rows that no decision asked for are computed now, as far as they are looked back to
         count = min((decided_us - next_us) // step + 1, bounds.decided)
-        part = own_columns(
-            plan,
+        part = self._setting.own.last(
             self.bars.frame(decided_us, bounds.bars + count - 1),
             states_of(tables, self._symbol),
+            count,
             instant(self.first_close_us),
-        ).tail(count)
-        for reduced, names in (
-            (self._book.columns(decided_us, count), self._of_book),
-            (self.trades.columns(decided_us, count), self._of_trades),
-        ):
-            part = joined(part, reduced, names)
-        rows = part if self.rows is None else pl.concat([self.rows, part])
-        oldest = instant(decided_us) - (bounds.decided - 1) * self._interval
-        self.rows = rows.filter(pl.col("ts") >= oldest)
-
-
-def joined(part: pl.DataFrame, others: pl.DataFrame | None, names: Sequence[str]) -> pl.DataFrame:
-    """Join columns by decision time; null where they are not known."""
-    if not names:
-        return part
-    if others is None:
-        return part.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in names)
-    return part.join(others.select("ts", *names), on="ts", how="left", maintain_order="left")
+        ).with_columns(self._named)
+        if self._of_book:
+            part = part.hstack(frame_of(self._of_book, self._book.columns(decided_us, count)))
+        if self._of_trades:
+            # without a trade so far it is not known whether any come
+            flow = self._flow.columns(count) if self._has_traded else None
+            part = with_nulls(part, self._of_trades) if flow is None else part.hstack(flow)
+        self.row = part.tail(1)
+        # regular rows that end at the decision: the last ones are those that are looked back to
+        read = [name for name in self._setting.read_beside_leader if name in part.columns]
+        part = part[["ts", *read]]
+        if self.rows is not None and count < bounds.decided:
+            part = pl.concat([self.rows, part]).tail(bounds.decided).rechunk()
+        self.rows = part

@@ -21,14 +21,16 @@ class Counts:
         self._rows: dict[tuple[str, str], int] = {}
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
 
-    def row(self, table: str, symbol: str) -> None:
-        """Count a row that came."""
-        self._rows[table, symbol] = self._rows.get((table, symbol), 0) + 1
+    def row(self, table: str, symbol: str, count: int = 1) -> None:
+        """Count a row that came, or several."""
+        self._rows[table, symbol] = self._rows.get((table, symbol), 0) + count
 
-    def meet(self, table: str, symbol: str, what: str, action: str, at: datetime) -> None:
-        """Count an irregularity, what is done about it, and the time of its row."""
+    def meet(
+        self, table: str, symbol: str, what: str, action: str, at: datetime, *, count: int = 1
+    ) -> None:
+        """Count an irregularity, what is done about it, and the time of its row or rows."""
         kind = self._kinds.setdefault((table, symbol, what), _Kind(action, 0, at, at))
-        kind.count += 1
+        kind.count += count
         kind.last = at
 
     def findings(self) -> tuple[Finding, ...]:

@@ -1,32 +1,33 @@
 """The feature rows of a decision, from updates that came one at a time."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-import numpy as np
 import polars as pl
 
 from margincast.core.errors import InputError, did_you_mean
-from margincast.core.time import format_duration
-from margincast.data.bars import BarTable
 from margincast.data.quality import Finding
-from margincast.data.schemas import TIMESTAMP, book_columns
-from margincast.data.states import StateTable
+from margincast.data.schemas import TIMESTAMP
+from margincast.data.states import STATE_TABLES
+from margincast.features.implied_vol import tenors_in
 from margincast.features.library import Unit
-from margincast.features.pipeline import across_contracts, beside_the_leader, leader_columns
 from margincast.features.plan import Plan
 from margincast.features.sources import Sources
-from margincast.features.stream.bounds import TRADE_MEMORY, Bounds
-from margincast.features.stream.clock import NEVER_US, instant, microseconds
-from margincast.features.stream.contract import Contract, Setting, joined
+from margincast.features.stream.bounds import Bounds
+from margincast.features.stream.clock import (
+    NEVER_US,
+    decision_time,
+    instant,
+    microseconds,
+)
+from margincast.features.stream.columns import BarColumns, one_decision
+from margincast.features.stream.contract import Contract, Setting
 from margincast.features.stream.counts import Counts
-from margincast.features.stream.snapshots import Known
+from margincast.features.stream.history import History
+from margincast.features.stream.leader import Leader
 from margincast.features.stream.states import States
 from margincast.specs.features import FeatureSet
-
-STATE_TABLES = ("funding", "open_interest", "liquidations", "implied_vol", "options")
-"""Tables beside bars, books and trades that a stream takes rows of."""
 
 
 class FeatureStream:
@@ -85,13 +86,18 @@ class FeatureStream:
         self._setting = Setting(
             plan=plan,
             bounds=bounds,
+            own=BarColumns(plan, plan.own, plan.clock),
+            read_beside_leader=tuple(
+                sorted({name for column in plan.against for name in column.reads})
+            ),
             has_book="book" in tables,
             has_trades="trades" in tables,
             mid_bars="bars" not in tables,
             book_known_after=book_known_after or timedelta(0),
             counts=self._counts,
         )
-        self._states = States(bounds.states, self._counts)
+        self._leader = Leader(self._setting)
+        self._states = States(bounds.states, tenors_in(self._leader.read), self._counts)
         self._contracts: dict[str, Contract] = {}
         self._decided_us = NEVER_US
 
@@ -121,7 +127,10 @@ class FeatureStream:
         tables = [name for name, table in given.items() if table is not None]
         tables += [*([] if bars_of_book else ["bars"]), *sources.states]
         stream = cls(feature_set, tables, book_known_after)
-        stream._fill(sources, stream._decision(decided_at))
+        decided_us = stream._decision(decided_at)
+        setting = stream._setting
+        history = History(setting.plan, setting.bounds, sources, instant(decided_us))
+        stream._fill(history, decided_us)
         return stream
 
     @property
@@ -171,10 +180,25 @@ class FeatureStream:
         row that covers an interval could be at its close.
 
         Raises:
-            InputError: the row has no time.
+            InputError: the row has no time, or is an option of a chain.
         """
         self._require(table)
         self._states.add(table, symbol, row, self._decided_us)
+
+    def update_chain(self, symbol: str, chain: Sequence[Mapping[str, Any]]) -> None:
+        """Take the options of a chain at one time, and fit them; decisions then read the surface.
+
+        Args:
+            symbol: name of the chain.
+            chain: one row an option, with the columns of its ``StateTable``: ``ts``, ``expiry``,
+                ``option_type``, ``strike``, ``underlying_price``, ``implied_volatility`` and, where
+                they are known, ``bid_price`` and ``ask_price``.
+
+        Raises:
+            InputError: an option lacks one of them, or their times differ.
+        """
+        self._require("options")
+        self._states.add_chain(symbol, chain, self._decided_us)
 
     def decide(self, decided_at: datetime) -> pl.DataFrame:
         """Give the feature rows of a decision.
@@ -200,83 +224,32 @@ class FeatureStream:
             if contract.advance(decided_us, tables, always=always):
                 ready[symbol] = contract
         self._decided_us = decided_us
-        leader = self._contracts.get(grid.leader)
-        seen = self._seen_of_leader(leader, tables, decided_us)
-        parts = []
-        beside = None if leader is None else leader.rows
-        if beside is not None:
-            beside = self._with_seen(beside, seen)
-        for symbol in sorted(ready):
-            contract = ready[symbol]
-            if decided_us < contract.first_close_us + microseconds(grid.warm_up - grid.interval):
-                continue
-            assert contract.rows is not None
-            rows = beside_the_leader(plan, self._with_seen(contract.rows, seen), beside)
-            parts.append(rows.tail(1))
-        names = ["symbol", "ts", "close", *plan.units]
+        self._leader.look(self._contracts.get(grid.leader), tables, decided_us)
+        warm_up_us = microseconds(grid.warm_up - grid.interval)
+        parts = [
+            self._leader.row(ready[symbol])
+            for symbol in sorted(ready)
+            if decided_us >= ready[symbol].first_close_us + warm_up_us
+        ]
         if not parts:
             return pl.DataFrame(schema=self._schema())
-        return across_contracts(plan, pl.concat(parts)).select(names).sort("symbol")
+        return one_decision(plan, parts[0] if len(parts) == 1 else pl.concat(parts))
 
-    def _seen_of_leader(
-        self, leader: Contract | None, tables: Mapping[str, StateTable], decided_us: int
-    ) -> pl.DataFrame | None:
-        """Columns of the leader that every contract sees, at the last decisions."""
-        plan, bounds = self._setting.plan, self._setting.bounds
-        if not plan.of_leader or leader is None or leader.bars.first_us is None:
-            return None
-        grid = plan.feature_set.grid
-        frame = leader.bars.frame(decided_us, bounds.leader + bounds.decided - 1)
-        bars = BarTable({grid.leader: frame}, grid.interval, ())
-        seen = leader_columns(plan, Sources(bars, states=tables))
-        return None if seen is None else seen.tail(bounds.decided)
-
-    def _with_seen(self, rows: pl.DataFrame, seen: pl.DataFrame | None) -> pl.DataFrame:
-        return joined(rows, seen, [column.name for column in self._setting.plan.of_leader])
-
-    def _fill(self, sources: Sources, decided_us: int) -> None:
-        at = instant(decided_us)
-        interval = self._setting.plan.feature_set.grid.interval
-        for symbol, frame in sources.bars.frames.items():
-            closed = frame.filter(pl.col("ts") + interval <= at)
-            if len(closed):
-                self._contract(symbol).bars.fill(closed)
-        for table, states in sources.states.items():
+    def _fill(self, history: History, decided_us: int) -> None:
+        for symbol, bars in history.bars.items():
+            self._contract(symbol).bars.fill(bars)
+        for table, states in history.states().items():
             for symbol, rows in states.frames.items():
-                self._states.fill(table, symbol, rows, decided_us)
-        books = {} if sources.books is None else sources.books.frames
-        trades = {} if sources.trades is None else sources.trades.frames
-        for symbol in sorted({*books, *trades}):
+                self._states.fill(table, symbol, rows)
+        for symbol, chain in history.chains.items():
+            self._states.fill_chain(symbol, chain)
+        for symbol in history.contracts:
             contract = self._contract(symbol)
-            known = None
-            if sources.books is not None and symbol in books:
-                levels = sources.books.levels[symbol]
+            levels = history.levels(symbol)
+            if levels is not None:
                 contract.expect_levels(levels)
-                known = self._last_snapshots(books[symbol], levels, at)
-            flow = self._last_trades(trades[symbol], at) if symbol in trades else None
-            contract.fill(known, flow, decided_us)
+            contract.fill(history.snapshots(symbol), history.trades(symbol), decided_us)
         self._decided_us = decided_us
-
-    def _last_snapshots(self, book: pl.LazyFrame, levels: int, at: datetime) -> Known:
-        bounds = self._setting.bounds
-        intervals = max(bounds.book, bounds.trades) + bounds.decided + 1
-        interval = self._setting.plan.feature_set.grid.interval
-        start = at - intervals * interval - max(bounds.snapshots, TRADE_MEMORY)
-        names = book_columns(levels)
-        rows = book.select("ts", "known_at", *names).filter(pl.col("known_at") <= at)
-        # the one before is compared with, however long ago it was
-        recent = pl.col("known_at") > start
-        frame = pl.concat([rows.filter(~recent).tail(1), rows.filter(recent)]).collect()
-        values = np.array([frame[name].to_numpy() for name in names], dtype=np.float64)
-        ts, known_at = (frame[name].to_physical().to_numpy() for name in ("ts", "known_at"))
-        return Known(ts, known_at, values)
-
-    def _last_trades(self, trades: pl.LazyFrame, at: datetime) -> pl.DataFrame:
-        bounds = self._setting.bounds
-        interval = self._setting.plan.feature_set.grid.interval
-        start = at - (bounds.trades + bounds.decided + 1) * interval - TRADE_MEMORY
-        known = trades.filter((pl.col("known_at") <= at) & (pl.col("known_at") > start))
-        return known.select("ts", "known_at", "price", "size", "side").collect()
 
     def _contract(self, symbol: str) -> Contract:
         if symbol not in self._contracts:
@@ -292,20 +265,7 @@ class FeatureStream:
 
     def _decision(self, decided_at: datetime) -> int:
         interval = self._setting.plan.feature_set.grid.interval
-        if decided_at.tzinfo is None:
-            raise InputError(f"decision at {decided_at}: the time has no time zone; give UTC")
-        decided_us = microseconds(decided_at)
-        if decided_us % microseconds(interval):
-            raise InputError(
-                f"decision at {decided_at}: off the {format_duration(interval)} grid; decide at "
-                "the close of a bar"
-            )
-        if decided_us <= self._decided_us:
-            raise InputError(
-                f"decision at {decided_at}: the one before was at {instant(self._decided_us)}; "
-                "decide in order of time, once each"
-            )
-        return decided_us
+        return decision_time(decided_at, interval, self._decided_us)
 
     def _schema(self) -> pl.Schema:
         known = {"symbol": pl.String(), "ts": TIMESTAMP, "close": pl.Float64()}

@@ -6,7 +6,7 @@ from datetime import timedelta
 import numpy as np
 
 from margincast.features.stream.bars import Bars
-from margincast.features.stream.book import opens_of
+from margincast.features.stream.last_intervals import opens_of
 from margincast.features.stream.snapshots import Known
 
 

@@ -1,18 +1,17 @@
 """Snapshots of one contract's book that no decision has known yet, judged as a file's are.
 
-The rules are those of :mod:`margincast.data.book`, row by row as they come. Two hang on what came
-first: a snapshot out of order is put in its place as long as no later one was decided on; after
-that it says nothing new of the book, and is dropped.
+The rules are those of :mod:`margincast.data.book`, row by row as they come. What comes only after
+a decision that could have known it counts from then on, and is dropped where a later state of the
+book was decided on.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from margincast.core.errors import InputError
@@ -26,24 +25,22 @@ from margincast.features.stream.clock import (
     time_of,
 )
 from margincast.features.stream.counts import Counts
-
-_DROPPED = "dropped"
-_TimesUs = npt.NDArray[np.int64]
+from margincast.features.stream.last_intervals import TimesUs
 
 
 @dataclass(frozen=True)
 class Known:
-    """Snapshots in order of time.
+    """Snapshots in the order in which they were known.
 
     Attributes:
-        ts: microseconds, shape (n,).
+        ts: microseconds, shape (n,), never falling.
         known_at: microseconds, shape (n,), never falling.
         values: the columns of :func:`margincast.data.schemas.book_columns`, shape (4 levels, n);
             NaN at levels that hold nothing.
     """
 
-    ts: _TimesUs
-    known_at: _TimesUs
+    ts: TimesUs
+    known_at: TimesUs
     values: FloatArray
 
     def __len__(self) -> int:
@@ -54,11 +51,10 @@ class Known:
         """Book levels on each side."""
         return len(self.values) // 4
 
-    def frame(self, levels: int | None = None) -> pl.DataFrame:
-        """Give them as a book's table, of the best levels."""
-        names = book_columns(levels or self.levels)
-        values = self.values[: len(names)]
-        missing = bool(np.isnan(values).any())
+    def frame(self) -> pl.DataFrame:
+        """Give them as a book's table."""
+        names = book_columns(self.levels)
+        missing = bool(np.isnan(self.values).any())
         return pl.DataFrame(
             [
                 *(
@@ -67,14 +63,25 @@ class Known:
                 ),
                 *(
                     pl.Series(name, row, nan_to_null=missing)
-                    for name, row in zip(names, values, strict=True)
+                    for name, row in zip(names, self.values, strict=True)
                 ),
             ]
         )
 
+    def of_levels(self, levels: int) -> "Known":
+        """Give the best levels."""
+        return Known(self.ts, self.known_at, self.values[: 4 * levels])
+
+    def between(self, first: int, last: int) -> "Known":
+        """Give those from one on, up to another, exclusive."""
+        part = slice(first, last)
+        return Known(self.ts[part], self.known_at[part], self.values[:, part])
+
     def after(self, first: int) -> "Known":
-        """Leave out the first ones."""
-        return Known(self.ts[first:], self.known_at[first:], self.values[:, first:])
+        """Copy those from one on, so that the others can be forgotten."""
+        return Known(
+            self.ts[first:].copy(), self.known_at[first:].copy(), self.values[:, first:].copy()
+        )
 
     def and_then(self, more: "Known") -> "Known":
         """Put later ones behind these."""
@@ -87,11 +94,16 @@ class Known:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Waiting:
+    ts: int
     known_us: int
     values: FloatArray
     fault: str | None
+
+    def is_of_the_moment(self, other: "_Waiting") -> bool:
+        """Whether another is of the same time and was known together with it."""
+        return (self.ts, self.known_us) == (other.ts, other.known_us)
 
 
 class Snapshots:
@@ -112,10 +124,9 @@ class Snapshots:
         self._known_after_us = microseconds(known_after)
         self._counts = counts
         self._names = book_columns(levels)
-        self._times: list[int] = []
+        # by the time they are known, as they came where it is the same
         self._waiting: list[_Waiting] = []
         self._newest_taken_us = NEVER_US
-        self._last_known_us = NEVER_US
 
     def add(self, snapshot: Mapping[str, Any], decided_us: int) -> None:
         """Take a snapshot in.
@@ -127,61 +138,61 @@ class Snapshots:
         ts = time_of(snapshot, "ts", what)
         known = known_time(snapshot, ts, self._known_after_us, decided_us, what)
         self._counts.row("book", self._symbol)
-        if ts <= self._newest_taken_us:
-            self._meet("not newer than a snapshot decided on", _DROPPED, ts)
-            return
         try:
             values = np.array([snapshot.get(name) for name in self._names], dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"{what} at {snapshot['ts']}: prices and sizes must be numbers: {error}"
             ) from None
-        fault = _mend(values, snapshot.get("is_valid", True))
-        row = _Waiting(known, values, fault)
-        place = bisect_left(self._times, ts)
-        if place < len(self._times) and self._times[place] == ts:
-            self._meet("several rows of the same time", "the last one given is kept", ts)
-            self._waiting[place] = row
-            return
-        if place < len(self._times):
-            self._meet("out-of-order rows", "sorted by time", ts)
-        self._times.insert(place, ts)
+        row = _Waiting(ts, known, values, _mend(values, snapshot.get("is_valid", True)))
+        place = bisect_right(self._waiting, known, key=_known_us)
+        if place < len(self._waiting):
+            self._meet("out-of-order rows", "sorted by the time they were known", ts)
         self._waiting.insert(place, row)
 
     def take(self, decided_us: int) -> Known:
-        """Hand over what is known at a decision; it is not held any longer.
-
-        A snapshot overtaken by a later one counts as known with it.
-        """
-        taken: list[int] = []
-        known_at: list[int] = []
-        count = 0
-        for ts, row in zip(self._times, self._waiting, strict=True):
-            known = max(self._last_known_us, row.known_us)
-            if known > decided_us:
-                break
-            count += 1
-            if row.fault is not None:
-                self._meet(row.fault, _DROPPED, ts)
+        """Hand over what is known at a decision; it is not held any longer."""
+        count = bisect_right(self._waiting, decided_us, key=_known_us)
+        taken: list[_Waiting] = []
+        for row in self._waiting[:count]:
+            if row.ts < self._newest_taken_us:
+                self._meet(
+                    "received after a snapshot of a later time",
+                    "dropped: a newer state was known",
+                    row.ts,
+                )
                 continue
-            self._last_known_us = known
-            taken.append(count - 1)
-            known_at.append(known)
-        ts_taken = np.array([self._times[place] for place in taken], dtype=np.int64)
-        rows = [self._waiting[place].values for place in taken]
-        values = np.ascontiguousarray(np.array(rows).T) if rows else np.empty((4 * self.levels, 0))
-        if count:
-            self._newest_taken_us = self._times[count - 1]
-            del self._times[:count], self._waiting[:count]
-        return Known(ts_taken, np.array(known_at, dtype=np.int64), values)
+            self._newest_taken_us = row.ts
+            if taken and row.is_of_the_moment(taken[-1]):
+                self._meet_again(taken.pop(), row)
+            taken.append(row)
+        del self._waiting[:count]
+        for row in taken:
+            if row.fault is not None:
+                self._meet(row.fault, "dropped", row.ts)
+        sound = [row for row in taken if row.fault is None]
+        times = np.array([(row.ts, row.known_us) for row in sound], dtype=np.int64).reshape(-1, 2)
+        values = np.array([row.values for row in sound]).reshape(-1, 4 * self.levels)
+        return Known(times[:, 0], times[:, 1], np.ascontiguousarray(values.T))
 
     def go_on_after(self, known: Known) -> None:
         """Say what was known before the first update."""
         self._newest_taken_us = int(known.ts[-1])
-        self._last_known_us = int(known.known_at[-1])
+
+    def _meet_again(self, one: _Waiting, other: _Waiting) -> None:
+        if np.array_equal(one.values, other.values, equal_nan=True) and one.fault == other.fault:
+            self._meet("equal to the next row of the same time", "dropped", one.ts)
+        else:
+            self._meet(
+                "several rows of the same time, not equal", "the last one given is kept", one.ts
+            )
 
     def _meet(self, what: str, action: str, ts_us: int) -> None:
         self._counts.meet("book", self._symbol, what, action, instant(ts_us))
+
+
+def _known_us(row: _Waiting) -> int:
+    return row.known_us
 
 
 def levels_of(snapshot: Mapping[str, Any], what: str) -> int:

@@ -1,68 +1,36 @@
-"""The trades' part of a decision: new trades summed up by interval, windows over intervals."""
+"""Trades of one contract that no decision has known yet, judged as a file's are."""
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import polars as pl
 
 from margincast.core.errors import InputError
-from margincast.data.schemas import TIMESTAMP
-from margincast.data.trades import AGGRESSOR_SIDES, ONE_SIDED_MINIMUM
-from margincast.features.order_book import on_decisions
-from margincast.features.stream.book import last_intervals, until
+from margincast.data.trades import AGGRESSOR_SIDES, ALL_ON_ONE_SIDE
 from margincast.features.stream.clock import instant, known_time, microseconds, time_of
 from margincast.features.stream.counts import Counts
-from margincast.features.trade_flow.reduction import flow_intervals
 
-_SCHEMA: dict[str, pl.DataType] = {
-    "ts": TIMESTAMP,
-    "known_at": TIMESTAMP,
-    "price": pl.Float64(),
-    "size": pl.Float64(),
-    "side": pl.String(),
-}
-_PHYSICAL = {name: pl.Int64() if dtype == TIMESTAMP else dtype for name, dtype in _SCHEMA.items()}
-_Row = tuple[int, int, float, float, str | None]
+Trade = tuple[int, int, float, float, str | None]
+"""Time and time known (microseconds since 1970), price, size, and the aggressor's side."""
 
 
 class Trades:
-    """Trades of one contract not known to a decision yet, and interval sums of those that were."""
+    """Trades given and not known to a decision yet."""
 
-    def __init__(
-        self,
-        symbol: str,
-        columns: list[pl.Expr],
-        interval: timedelta,
-        rows: int,
-        *,
-        memory: timedelta,
-        counts: Counts,
-    ) -> None:
+    def __init__(self, symbol: str, counts: Counts) -> None:
         """Start without any.
 
         Args:
             symbol: the contract.
-            columns: what is wanted, over regular intervals.
-            interval: distance between decisions.
-            rows: intervals to keep.
-            memory: how long before an interval the trades were known that its sums hang on.
             counts: where irregular trades are counted.
         """
         self._symbol = symbol
-        self._columns = columns
-        self._interval = interval
-        self._rows = rows
-        self._memory = memory
         self._counts = counts
         self._known_us: list[int] = []
-        self._waiting: list[_Row] = []
-        self._sides = dict.fromkeys(AGGRESSOR_SIDES, 0)
-        self._count = 0
-        self._has_sides = True
-        self._raw = pl.DataFrame(schema=_SCHEMA)
-        self._held: pl.DataFrame | None = None
+        self._waiting: list[Trade] = []
+        self._unseen: set[str | None] = {*AGGRESSOR_SIDES}
 
     def add(self, trade: Mapping[str, Any], decided_us: int) -> None:
         """Take a trade in.
@@ -93,19 +61,8 @@ class Trades:
             )
         known = known_time(trade, ts, 0, decided_us, what)
         self._counts.row("trades", self._symbol)
-        self._count += 1
-        side = side if self._has_sides else None
         if side is None:
             self._meet("without an aggressor side", "signed flow is not known", ts)
-        else:
-            self._sides[side] += 1
-            if self._count >= ONE_SIDED_MINIMUM and self._count in self._sides.values():
-                self._meet(
-                    "all on one side so far: the aggressor is not known",
-                    "side is null; signed flow is not known",
-                    ts,
-                )
-                side = None
         place = bisect_right(self._known_us, known)
         if place < len(self._known_us):
             self._meet(
@@ -117,77 +74,44 @@ class Trades:
     def fill(self, trades: pl.DataFrame) -> None:
         """Set trades of the past, as ``TradeTable`` holds them, for the next take.
 
-        Where none of them says its side, those to come do not either.
+        Where one of them has a side, both had been seen by then.
         """
-        self._has_sides = trades["side"].null_count() < max(len(trades), 1)
+        if trades["side"].null_count() < len(trades):
+            self._unseen.clear()
         self._known_us[:0] = [microseconds(known) for known in trades["known_at"]]
         ts = trades["ts"].to_physical()
         known_at = trades["known_at"].to_physical()
         columns = (ts, known_at, trades["price"], trades["size"], trades["side"])
         self._waiting[:0] = list(zip(*columns, strict=True))
 
-    def take(self, decided_us: int) -> dict[int, float]:
-        """Take in what is known at a decision.
-
-        Returns:
-            Size traded in each interval that had trades, by its open.
-        """
+    def take(self, decided_us: int) -> list[Trade]:
+        """Hand over what is known at a decision; it is not held any longer."""
         count = bisect_right(self._known_us, decided_us)
-        rows = self._waiting[:count]
+        rows = self._told_by_both_sides(self._waiting[:count])
         del self._waiting[:count], self._known_us[:count]
-        step = microseconds(self._interval)
-        traded: dict[int, float] = {}
-        for _, known, _, size, _ in rows:
-            open_us = (known - 1) // step * step
-            traded[open_us] = traded.get(open_us, 0.0) + size
-        if self._columns and rows:
-            new = pl.DataFrame(rows, schema=_PHYSICAL, orient="row").cast(pl.Schema(_SCHEMA))
-            self._raw = pl.concat([self._raw, new], rechunk=True)
-        return traded
+        return rows
 
-    def sum_up(self, decided_us: int, since_us: int | None, quotes: pl.DataFrame | None) -> None:
-        """Sum up the intervals since the decision before.
+    def _told_by_both_sides(self, rows: list[Trade]) -> list[Trade]:
+        """Take the side off the trades known before both sides had been seen, as the reader does.
 
         Args:
-            decided_us: the decision.
-            since_us: the one before; None if there is none.
-            quotes: snapshots known since then, and those that the sums look back to; None where no
-                book is given.
+            rows: trades in the order in which they were known, all of those known by a decision.
         """
-        if not self._columns:
-            return
-        if since_us is None:
-            firsts = [
-                frame["known_at"][0]
-                for frame in (self._raw, quotes)
-                if frame is not None and len(frame)
-            ]
-            if not firsts:
-                return
-            since = min(firsts).replace(microsecond=0) - 2 * self._interval
-        else:
-            since = instant(since_us)
-        raw = self._raw
-        if raw.is_empty():
-            # outside the intervals wanted: sums have their columns where nothing was traded
-            past = since - self._memory - self._interval
-            raw = pl.DataFrame([(past, past, 1.0, 0.0, None)], schema=_SCHEMA, orient="row")
-        book = None if quotes is None else quotes.lazy()
-        summed = flow_intervals(raw.lazy(), book, self._columns, self._interval).filter(
-            pl.col("ts") >= since
-        )
-        self._raw = self._raw.filter(pl.col("known_at") > instant(decided_us) - self._memory)
-        if summed.is_empty():
-            return
-        held = summed if self._held is None else pl.concat([self._held, summed], rechunk=True)
-        self._held = last_intervals(held, self._rows, self._interval)
-
-    def columns(self, decided_us: int, rows: int) -> pl.DataFrame | None:
-        """Give the trades' columns at the last decisions; None before anything was known."""
-        if self._held is None:
-            return None
-        held = until(self._held, instant(decided_us) - self._interval)
-        return on_decisions(held, self._interval).select("ts", *self._columns).tail(rows)
+        if not self._unseen:
+            return rows
+        both_us: int | None = None
+        for row in rows:
+            self._unseen.discard(row[4])
+            if not self._unseen:
+                both_us = row[1]
+                break
+        told = [
+            row if both_us is not None and row[1] >= both_us else (*row[:4], None) for row in rows
+        ]
+        for given, kept in zip(rows, told, strict=True):
+            if given[4] != kept[4]:
+                self._meet(ALL_ON_ONE_SIDE, "side is null; signed flow is not known", given[0])
+        return told
 
     def _meet(self, what: str, action: str, ts_us: int) -> None:
         self._counts.meet("trades", self._symbol, what, action, instant(ts_us))
@@ -195,3 +119,13 @@ class Trades:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def size_by_interval(trades: Sequence[Trade], interval: timedelta) -> dict[int, float]:
+    """Size traded in each interval that had trades, by its open."""
+    step = microseconds(interval)
+    traded: dict[int, float] = {}
+    for _, known, _, size, _ in trades:
+        open_us = (known - 1) // step * step
+        traded[open_us] = traded.get(open_us, 0.0) + size
+    return traded

@@ -2,9 +2,10 @@
 
 Flow that presses one way and a price that gives way to it come before the moves a margin must
 cover. Trades come over the same wire as books and vanish with them. So an interval without a trade
-means "nothing was traded" only if a snapshot of the book shows that the feed was up; an interval
-without a snapshot is not known, whatever trades it holds. Where there is no book at all, an
-interval without a trade is not known. Means are over the window's known intervals.
+means "nothing was traded" only if a snapshot of the book shows that the feed was up, and a trade
+was known not long before (``reduction.LONGEST_PAUSE``): trades may end, or begin, without the book.
+An interval without a snapshot is not known, whatever trades it holds. Where there is no book at
+all, an interval without a trade is not known. Means are over the window's known intervals.
 
 ``summaries`` says what an interval's trades leave behind, ``reduction`` runs a feature set, and the
 functions themselves stand in ``activity``, ``pressure``, ``impact``, ``sizes``, ``arrivals`` and

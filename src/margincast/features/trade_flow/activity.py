@@ -3,7 +3,7 @@
 import polars as pl
 
 from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.rolling import rolling_mean
 
 
 @feature("trades", "number")

@@ -8,7 +8,7 @@ evenly spaced ones less, bursts more. Times are those at which trades were known
 import polars as pl
 
 from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.rolling import rolling_mean
 
 
 @feature("trades", "number")

@@ -9,7 +9,7 @@ or after a hole of the feed is left out.
 
 All are null without a book. None hangs on the price's unit at the same notional.
 
-Source: Huang and Stoll (1996), Dealer versus auction markets, doi:10.1016/0304-405X(95)00848-J.
+Source: Huang and Stoll (1996), Dealer versus auction markets, doi:10.1016/0304-405X(95)00867-E.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +21,8 @@ from margincast.core.time import parse_duration
 from margincast.data.intervals import interval_batches
 from margincast.features.library import Window, feature
 from margincast.features.order_book import FLOW_GAP
-from margincast.features.regression import rolling_mean
+from margincast.features.rolling import rolling_mean
+from margincast.features.trade_flow.summaries import Batches
 
 AFTER = timedelta(seconds=10)
 """How long after a trade the price and the depth are looked at again.
@@ -50,7 +51,7 @@ def effective_spread_paid(window: Window) -> pl.Expr:
     The mid is that of the last snapshot known strictly before the trade was; known with the trade.
     Needs no aggressor. Null where no trade of the window met a snapshot.
 
-    Source: Huang and Stoll (1996), doi:10.1016/0304-405X(95)00848-J, twice their half-spread.
+    Source: Huang and Stoll (1996), doi:10.1016/0304-405X(95)00867-E, twice their half-spread.
     """
     return _per_notional(pl.col("spread_paid_usd"), "met", window).clip(0)
 
@@ -62,25 +63,24 @@ def price_impact(window: Window) -> pl.Expr:
     q is 1 for a buyer and -1 for a seller; the mid before as in :func:`effective_spread_paid`, the
     later one that of the first snapshot known ``AFTER`` or more after the trade, and the value is
     known with that snapshot. Negative where prices went against the flow; the same when buyers and
-    sellers trade places in a mirrored market. Null where no trade of the window has both, and where
-    the aggressor of one is not known.
+    sellers trade places in a mirrored market. An interval in which the aggressor of one trade is
+    not known is not known. Null where no trade of the window has both.
 
-    Source: Huang and Stoll (1996), doi:10.1016/0304-405X(95)00848-J.
+    Source: Huang and Stoll (1996), doi:10.1016/0304-405X(95)00867-E.
     """
     return _per_notional(pl.col("impact_usd"), "outcome", window)
 
 
 @feature("trades", "fraction", look_back=_look_back)
 def realised_spread(window: Window) -> pl.Expr:
-    """What makers kept of the spread: effective spread less :func:`price_impact`, by notional.
+    """What makers kept of the spread: mean of 2 q (price - later mid) / mid, by notional.
 
-    Over the trades that have an impact, and known with it, so it is not the difference of the two
-    columns, whose trades are those of other moments. Null where the impact is.
+    q and the two mids as in :func:`price_impact`, over the same trades and known with it. Negative
+    where the price ran away from those who had just made it. Null where the impact is.
 
-    Source: Huang and Stoll (1996), doi:10.1016/0304-405X(95)00848-J.
+    Source: Huang and Stoll (1996), doi:10.1016/0304-405X(95)00867-E.
     """
-    kept = pl.col("outcome_spread_usd") - pl.col("impact_usd")
-    return _per_notional(kept, "outcome", window)
+    return _per_notional(pl.col("realised_usd"), "outcome", window)
 
 
 @feature("trades", "number", look_back=_look_back)
@@ -103,15 +103,18 @@ def depth_restored(window: Window) -> pl.Expr:
 
 
 def _per_notional(amount: pl.Expr, trades: str, window: Window) -> pl.Expr:
+    def where_known(name: str) -> pl.Expr:
+        return rolling_mean(pl.when(amount.is_not_null()).then(pl.col(f"{trades}_{name}")), window)
+
     # counts are whole numbers and sum exactly: what is left of a sum of notionals may be rounding
-    count = rolling_mean(pl.col(f"{trades}_count"), window)
-    notional = rolling_mean(pl.col(f"{trades}_notional_usd"), window)
+    count, notional = where_known("count"), where_known("notional_usd")
     return pl.when((count > 0) & (notional > 0)).then(rolling_mean(amount, window) / notional)
 
 
 _NOTIONAL, _MID = pl.col("notional_usd"), pl.col("mid")
 _SPREAD_PAID = 2 * (pl.col("price") / _MID - 1).abs() * _NOTIONAL
 _IMPACT = 2 * pl.col("sign") * (pl.col("later_mid") / _MID - 1) * _NOTIONAL
+_REALISED = 2 * pl.col("sign") * (pl.col("price") - pl.col("later_mid")) / _MID * _NOTIONAL
 _TAKEN = pl.col("depth") - pl.col("after_depth")
 _LARGE = LARGE_SHARE / 2 * pl.col("depth")
 # a share of next to nothing would say nothing
@@ -133,8 +136,8 @@ _WITH_THE_TRADE: Mapping[str, pl.Expr] = {
 _LATER: Mapping[str, pl.Expr] = {
     "outcome_count": pl.len().cast(pl.Float64),
     "outcome_notional_usd": _NOTIONAL.sum(),
-    "outcome_spread_usd": _SPREAD_PAID.sum(),
     "impact_usd": _signed(_IMPACT),
+    "realised_usd": _signed(_REALISED),
     "taking_count": _TAKES.sum().cast(pl.Float64),
     "depth_taken_usd": _TAKEN.filter(_TAKES).sum(),
     "depth_back_usd": (pl.col("later_depth") - pl.col("after_depth")).filter(_TAKES).sum(),
@@ -151,6 +154,8 @@ def with_execution(
     book: pl.LazyFrame | None,
     interval: timedelta,
     names: Collection[str],
+    *,
+    batches: Batches = interval_batches,
 ) -> pl.DataFrame:
     """Add what trades met with the book leave behind to the intervals in which the feed was up.
 
@@ -161,6 +166,7 @@ def with_execution(
         book: snapshots as :class:`margincast.data.book.BookTable` holds them; None without a book.
         interval: length of the intervals.
         names: summaries wanted, of ``EXECUTION``.
+        batches: how the trades are read.
 
     Returns:
         The intervals with the summaries, float64: zero where there was no such trade, null where an
@@ -176,7 +182,7 @@ def with_execution(
         if wanted:
             summed = [
                 batch.group_by("ts", maintain_order=True).agg(wanted)
-                for batch in interval_batches(rows, interval)
+                for batch in batches(rows, interval)
             ]
             intervals = _beside(intervals, summed, [sums.meta.output_name() for sums in wanted])
     return intervals

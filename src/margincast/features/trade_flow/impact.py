@@ -8,7 +8,8 @@ price's unit as long as the notional is the same.
 import polars as pl
 
 from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean, slope
+from margincast.features.regression import slope
+from margincast.features.rolling import rolling_mean
 
 IMPACT_UNIT_USD = 1e6
 """Impacts are fractions of the price for each million USD traded, as a book's slope is."""

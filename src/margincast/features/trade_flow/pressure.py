@@ -11,7 +11,7 @@ import polars as pl
 
 from margincast.core.types import BoolArray, FloatArray
 from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.rolling import rolling_mean
 
 BUCKETS = 50
 """Volume buckets in a window, as in Easley, Lopez de Prado and O'Hara (2012)."""

@@ -1,17 +1,26 @@
 """Run the trade-flow lines of a feature set: from trades to what was known at each decision."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from margincast.core.errors import InputError
-from margincast.data.intervals import bar_open
+from margincast.data.intervals import bar_open, interval_batches
+from margincast.data.schemas import TIMESTAMP
 from margincast.features.library import Unit, Window, look_up
 from margincast.features.order_book import on_decisions
+from margincast.features.sharing import run
 from margincast.features.trade_flow.execution import EXECUTION, with_execution
 from margincast.features.trade_flow.summaries import ADDITIVE, signed_trades, summarise_trades
 from margincast.specs.features import Feature
+
+LONGEST_PAUSE = timedelta(hours=2)
+"""A feed of trades that is silent for longer is taken to be down.
+
+The longest pause of the thinnest contract whose trades were looked at, a dated future on Kraken,
+is 1 h 49 min; those of perpetuals are minutes.
+"""
 
 
 def column_units(entries: Sequence[Feature], interval: timedelta) -> dict[str, Unit]:
@@ -31,6 +40,8 @@ def reduce_trades(
     entries: Sequence[Feature],
     interval: timedelta,
     minimum_present: float,
+    *,
+    until: datetime | None = None,
 ) -> pl.DataFrame:
     """Reduce trades to what was known at each decision.
 
@@ -41,17 +52,21 @@ def reduce_trades(
         entries: the ``trades`` lines of a feature set.
         interval: distance between decisions.
         minimum_present: share of a window's intervals that must be known.
+        until: see :func:`margincast.features.order_book.on_decisions`.
 
     Returns:
-        ``ts`` (decision time, one row an interval from the first to the last known one) and the
-        columns of :func:`column_units`, float64, null where not known.
+        ``ts`` (decision time, one row an interval as that function gives them) and the columns of
+        :func:`column_units`, float64, null where not known.
 
     Raises:
         InputError: see :func:`column_units`.
     """
     columns = window_columns(entries, interval, minimum_present)
     known = flow_intervals(trades, book, columns, interval)
-    return on_decisions(known, interval).select("ts", *columns)
+    if known.is_empty():
+        names = column_units(entries, interval)
+        return pl.DataFrame(schema={"ts": TIMESTAMP} | dict.fromkeys(names, pl.Float64()))
+    return on_decisions(known, interval, until).select("ts", *columns)
 
 
 def window_columns(
@@ -70,28 +85,62 @@ def flow_intervals(
     book: pl.LazyFrame | None,
     columns: Sequence[pl.Expr],
     interval: timedelta,
+    *,
+    few: bool = False,
 ) -> pl.DataFrame:
     """Sum trades up, one row an interval in which the feed was up, as far as the columns read it.
+
+    Args:
+        trades: see :func:`reduce_trades`.
+        book: see :func:`reduce_trades`.
+        columns: over regular intervals.
+        interval: distance between decisions.
+        few: whether all rows are in memory, and few: they are read at once.
 
     Returns:
         ``ts`` (the interval's open) and what it leaves behind, float64; no row where not known.
     """
     read = {name for column in columns for name in column.meta.root_names()}
-    known = _known(summarise_trades(trades, interval, read), book, interval)
+    batches = _one_batch if few else interval_batches
+    traded = summarise_trades(trades, interval, read, batches)
+    up = traded if book is None else _times_up(book, interval, few=few)
+    known = known_intervals(up.select("ts"), traded, interval).drop("known_at")
     if EXECUTION.isdisjoint(read):
         return known
-    return with_execution(known, signed_trades(trades), book, interval, read)
+    return with_execution(known, signed_trades(trades), book, interval, read, batches=batches)
 
 
-def _known(traded: pl.DataFrame, book: pl.LazyFrame | None, interval: timedelta) -> pl.DataFrame:
-    """Keep the intervals in which the feed was up; those without a trade get zeros."""
-    if book is None:
-        return traded
+def _one_batch(rows: pl.LazyFrame, interval: timedelta) -> Iterator[pl.DataFrame]:
+    yield run(rows.with_columns(bar_open(interval).alias("ts")))
+
+
+def _times_up(book: pl.LazyFrame, interval: timedelta, *, few: bool) -> pl.DataFrame:
+    """Intervals in which the feed was up: those with a snapshot."""
     up = book.select(bar_open(interval).alias("ts")).unique().sort("ts")
-    quiet = pl.col("trade_count").is_null()
+    return run(up) if few else up.collect(engine="streaming")
+
+
+def known_intervals(up: pl.DataFrame, traded: pl.DataFrame, interval: timedelta) -> pl.DataFrame:
+    """Keep the intervals of which trades are known; those without a trade get zeros.
+
+    A book that is up does not say that the feed of trades is: nothing was traded in an interval
+    only where a trade was known within ``LONGEST_PAUSE`` before its close. Before the first trade,
+    and where they fell silent for longer, it is not known whether any were made.
+
+    Args:
+        up: ``ts``, open of each interval in which the feed was up, sorted.
+        traded: of each interval with trades, sorted, ``ts``, ``known_at`` of its last trade, and
+            what the trades leave behind.
+        interval: length of the intervals.
+    """
+    last_known = traded.select("ts", pl.col("known_at").alias("last_known_at"))
+    silent_for = pl.col("ts") + interval - pl.col("last_known_at")
+    quiet = pl.col("known_at").is_null()
     return (
-        up.collect(engine="streaming")
+        up.join_asof(last_known, on="ts", strategy="backward")
         .join(traded, on="ts", how="left", maintain_order="left")
+        .filter(~quiet | (silent_for <= LONGEST_PAUSE))
+        .drop("last_known_at")
         .with_columns(
             pl.when(quiet).then(0.0).otherwise(pl.col(name)).alias(name)
             for name in traded.columns

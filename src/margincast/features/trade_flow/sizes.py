@@ -9,7 +9,7 @@ No function needs the aggressor, and none hangs on the price's unit at the same 
 import polars as pl
 
 from margincast.features.library import Window, feature
-from margincast.features.regression import rolling_mean
+from margincast.features.rolling import rolling_mean
 
 
 @feature("trades", "number")

@@ -4,7 +4,7 @@ A summary depends on its interval's trades and on nothing else, so that memory i
 of trades and a day can be reduced on its own.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 
 import polars as pl
@@ -54,8 +54,15 @@ OTHERS = {"last_price": pl.col("price").last()}
 """Summaries that are not known where nothing was traded."""
 
 
+Batches = Callable[[pl.LazyFrame, timedelta], Iterable[pl.DataFrame]]
+"""Runs a query over rows, and gives its result with ``ts``, as ``interval_batches`` does."""
+
+
 def summarise_trades(
-    trades: pl.LazyFrame, interval: timedelta, names: Collection[str]
+    trades: pl.LazyFrame,
+    interval: timedelta,
+    names: Collection[str],
+    batches: Batches = interval_batches,
 ) -> pl.DataFrame:
     """Reduce trades to one row for each interval that has any.
 
@@ -63,9 +70,11 @@ def summarise_trades(
         trades: trades as :class:`margincast.data.trades.TradeTable` holds them.
         interval: length of the intervals.
         names: summaries wanted, of ``ADDITIVE`` and ``OTHERS``.
+        batches: how the trades are read.
 
     Returns:
-        ``ts`` (the interval's open), ``trade_count`` and the summaries, float64.
+        ``ts`` (the interval's open), ``known_at`` of its last trade, ``trade_count`` and the
+        summaries, float64.
     """
     wanted = [
         expression.alias(name)
@@ -76,8 +85,10 @@ def summarise_trades(
     read = {name for expression in wanted for name in expression.meta.root_names()}
     between = not read.isdisjoint(("change", "change_before", "seconds"))
     return pl.concat(
-        (_with_changes(batch) if between else batch).group_by("ts", maintain_order=True).agg(wanted)
-        for batch in interval_batches(rows, interval)
+        (_with_changes(batch) if between else batch)
+        .group_by("ts", maintain_order=True)
+        .agg(pl.col("known_at").last(), *wanted)
+        for batch in batches(rows, interval)
     )
 
 

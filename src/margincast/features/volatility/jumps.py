@@ -13,13 +13,13 @@ import math
 import polars as pl
 
 from margincast.features.library import Window, feature
+from margincast.features.rolling import rolling_mean
 from margincast.features.volatility.returns import (
     LOG_RETURN,
     SQUARED_RETURN,
     moved,
     realised_variance,
     require_rows,
-    rolling_mean,
     root,
     shortened,
 )

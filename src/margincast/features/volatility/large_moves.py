@@ -11,6 +11,7 @@ doi:10.1016/S0927-5398(00)00012-8 for the tail of returns over their own volatil
 import polars as pl
 
 from margincast.features.library import Window, feature
+from margincast.features.rolling import rolling_mean
 from margincast.features.volatility.returns import (
     LOG_RETURN,
     OWN_SCALE_MULTIPLE,
@@ -18,7 +19,6 @@ from margincast.features.volatility.returns import (
     moved,
     own_scale,
     realised_variance,
-    rolling_mean,
 )
 
 LARGE_MOVE = 3.0

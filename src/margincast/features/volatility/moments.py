@@ -7,12 +7,12 @@ Source: Amaya, Christoffersen, Jacobs and Vasquez (2015) doi:10.1016/j.jfineco.2
 import polars as pl
 
 from margincast.features.library import Window, feature
+from margincast.features.rolling import rolling_mean
 from margincast.features.volatility.returns import (
     LOG_RETURN,
     SQUARED_RETURN,
     moved,
     realised_variance,
-    rolling_mean,
 )
 
 

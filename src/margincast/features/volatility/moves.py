@@ -6,7 +6,7 @@ In fractions of the price, over the whole window and not per bar; row t uses bar
 import polars as pl
 
 from margincast.features.library import Window, feature
-from margincast.features.volatility.returns import rolling_mean
+from margincast.features.rolling import rolling_mean
 
 
 @feature("bars", "fraction")

@@ -13,12 +13,12 @@ import math
 import polars as pl
 
 from margincast.features.library import Window, feature
+from margincast.features.rolling import rolling_mean
 from margincast.features.volatility.returns import (
     LOG_RANGE,
     above_zero,
     parkinson_variance,
     require_rows,
-    rolling_mean,
     root,
 )
 

@@ -11,11 +11,11 @@ import math
 import polars as pl
 
 from margincast.features.library import Window, feature
+from margincast.features.rolling import rolling_mean
 from margincast.features.volatility.returns import (
     LOG_RETURN,
     SQUARED_RETURN,
     realised_variance,
-    rolling_mean,
     root,
 )
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from margincast.core.errors import InputError
 from margincast.features.library import Window
+from margincast.features.rolling import rolling_mean
 
 LOG_RETURN = pl.col("close").log().diff()
 """Log return of the close over one bar."""
@@ -32,11 +33,6 @@ OWN_SCALE_MULTIPLE = 10
 Long enough that a window's burst does not set its own yardstick, short enough that a contract of
 some weeks has one for windows of a few days.
 """
-
-
-def rolling_mean(expression: pl.Expr, window: Window) -> pl.Expr:
-    """Mean over the window's known rows; null where too few are known."""
-    return expression.rolling_mean(window.rows, min_samples=window.minimum)
 
 
 def root(variance: pl.Expr) -> pl.Expr:

@@ -17,7 +17,8 @@ import polars as pl
 from margincast.core.errors import InputError
 from margincast.core.time import format_duration, parse_duration
 from margincast.features.library import Window, feature
-from margincast.features.volatility.returns import LOG_RANGE, above_zero, rolling_mean
+from margincast.features.rolling import rolling_mean
+from margincast.features.volatility.returns import LOG_RANGE, above_zero
 
 
 @feature("bars", "number")
