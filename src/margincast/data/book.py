@@ -48,8 +48,8 @@ from margincast.data.book_judgement import (
 )
 from margincast.data.files import find_table_files, readable
 from margincast.data.quality import Finding
+from margincast.data.reception import utc_time
 from margincast.data.schemas import (
-    TIMESTAMP,
     book_columns,
     with_canonical_names,
     with_utc_timestamp,
@@ -184,18 +184,9 @@ def mended_book(
 def _known_at(schema: pl.Schema, source: str, known_after: timedelta) -> pl.Expr:
     """When a row could have been known: when it was received, and never before its own time."""
     ts = pl.col("ts")
-    dtype = schema.get("received_at")
-    if dtype is None:
+    if "received_at" not in schema:
         return ts + known_after
-    if not isinstance(dtype, pl.Datetime):
-        raise InputError(
-            f"{source}: column 'received_at' is {dtype}, not a timestamp; store it as a datetime "
-            "in UTC"
-        )
-    received = pl.col("received_at")
-    if dtype.time_zone is None:
-        received = received.dt.replace_time_zone("UTC")
-    received = received.dt.convert_time_zone("UTC").cast(TIMESTAMP)
+    received = utc_time("received_at", schema["received_at"], source)
     stated = pl.when(received.is_not_null()).then(pl.max_horizontal(ts, received))
     return pl.coalesce(stated, ts + known_after)
 

@@ -18,8 +18,8 @@ import polars as pl
 from margincast.core.errors import InputError
 from margincast.data.files import TableFile, find_table_files, readable
 from margincast.data.quality import Finding
+from margincast.data.reception import utc_time
 from margincast.data.schemas import (
-    TIMESTAMP,
     TRADES,
     require_columns,
     with_canonical_names,
@@ -197,16 +197,7 @@ def _with_known_at(frame: pl.LazyFrame, source: str) -> pl.LazyFrame:
     schema = frame.collect_schema()
     if "received_at" not in schema:
         return frame.with_columns(pl.col("ts").alias("known_at"))
-    dtype = schema["received_at"]
-    if not isinstance(dtype, pl.Datetime):
-        raise InputError(
-            f"{source}: column 'received_at' is {dtype}, not a timestamp; store it as a datetime "
-            "in UTC"
-        )
-    received = pl.col("received_at")
-    if dtype.time_zone is None:
-        received = received.dt.replace_time_zone("UTC")
-    received = received.dt.convert_time_zone("UTC").cast(TIMESTAMP)
+    received = utc_time("received_at", schema["received_at"], source)
     return frame.with_columns(
         received.alias("received_at"), pl.max_horizontal("ts", received).alias("known_at")
     )
