@@ -46,11 +46,11 @@ def main() -> None:
     feature_set = feature_set.model_copy(update={"book": (), "trades": ()})
     panel = simulated_panel(job, feature_set, arguments.days)
     forecaster, trees = _served(job, feature_set, panel)
-    frame, matrix, threads = panel.frame, _matrix(job, forecaster, panel), available_threads()
+    matrix, threads = _matrix(job, forecaster, panel), available_threads()
     ours, bare = [], []
     for _ in range(arguments.repeats):
         started = time.process_time()
-        forecaster.predict(frame)
+        forecaster.predict(panel)
         ours.append(time.process_time() - started)
         started = time.process_time()
         for booster in trees:
@@ -87,6 +87,7 @@ def _served(
         spec_digest=job.digest(),
         feature_set_hash=feature_set.digest(),
         training_data_digest="0" * 64,
+        trained_until="2024-06-01T00:00:00",
     )
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "bundle"
@@ -101,7 +102,7 @@ def _matrix(
     """Return the matrix the trees read, made as the model makes it."""
     scale = HarScale.from_parameters(forecaster.parameters()["scale"])
     head = QuantileHead(job.model.head, panel.units, job.target.sides, (), 1)
-    return head.design(panel.frame, scale.predict(panel.frame))
+    return head.design(panel.frame, scale.predict(panel))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def main() -> None:
     every_six_hours = (ts.hour % 6 == 0) & (ts.minute == 0)
     asked = panel.rows(((panel.frame["ts"] >= last_day) & every_six_hours).to_numpy())
     table = beside_the_truth(
-        market, job, asked, forecaster.predict(asked.frame), path_count=arguments.paths
+        market, job, asked, forecaster.predict(asked), path_count=arguments.paths
     )
     print(
         f"{job.target.horizon / timedelta(minutes=1):.0f} min adverse excursion at level {LEVEL}, "

@@ -21,9 +21,9 @@ OVERRIDES = (
     "target.levels=[0.9, 0.95]",
     "target.stride=10",
     "model.head.rounds=3",
-    "model.tail.threshold_level=0.9",
+    "model.tail.threshold_level=0.8",
     "model.tail.from_level=0.95",
-    "model.calibration.folds=2",
+    "model.calibration.folds=3",
     "backtest.start=2026-01-04",
     "backtest.end=2026-01-05",
     "backtest.refit_every=1d",
@@ -67,7 +67,9 @@ def test_forecasts_are_those_of_a_model_fitted_on_each_fold(workload, tmp_path):
                 name, job.model, job.target.sides, job.target.levels,
                 overlap=workload.overlap, threads=1,
             ).fit(panel.rows(fold.training))  # fmt: skip
-            parts.append(model.predict(panel.frame[fold.test].reset_index(drop=True)))
+            end = np.datetime64(fold.end.replace(tzinfo=None), "us")
+            since = (panel.decided > panel.decided[fold.training].max()) & (panel.decided < end)
+            parts.append(model.predict(panel.rows(since)).rows(fold.test[since]))
         np.testing.assert_array_equal(
             forecast.quantiles, np.concatenate([part.quantiles for part in parts])
         )

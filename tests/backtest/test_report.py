@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from margincast.backtest import _plots
+from margincast.backtest import _drawing, _plots_of_models, _plots_over_time
 from margincast.backtest.evaluation import evaluate
 from margincast.backtest.replay import Replay
 from margincast.backtest.report import (
@@ -62,7 +62,15 @@ def simulate(days, symbols):
         for name, scale in scales.items()
     }
     made = Replay(panel, (), np.zeros(len(panel), dtype=np.intp), forecasts)
-    return evaluate(made, "static", horizon=HOUR, spacing=HOUR), made
+    return judge(made), made
+
+
+def judge(made):
+    """Evaluate against ``static``; the last contract by name was listed when the test began."""
+    symbols = sorted(set(made.panel.frame["symbol"]))
+    first = dict.fromkeys(symbols, np.datetime64("2020-01-01"))
+    first[symbols[-1]] = made.panel.decided[0]
+    return evaluate(made, "static", horizon=HOUR, spacing=HOUR, first_decisions=first)
 
 
 def check(name, *, passed, observed=1.0):
@@ -174,7 +182,7 @@ def test_the_page_can_be_read_without_seeing_it(page):
     assert headings[0] == 1
     assert max(np.diff(headings)) <= 1
     images = outline.all("img")
-    assert len(images) == 5
+    assert len(images) == 6
     assert all(len(image["alt"]) > 40 for image in images)
     assert len(outline.all("caption")) == len(outline.all("table")) > 5
     assert all(cell.get("scope") for cell in outline.all("th"))
@@ -185,7 +193,7 @@ def test_figures_are_drawings_that_follow_light_and_dark(page):
         ET.fromstring(svg)  # noqa: S314 (our own text)
         assert "prefers-color-scheme:dark" in svg
         drawn = svg.split("</style>", 1)[1]
-        assert _plots.INK not in drawn
+        assert _drawing.INK not in drawn
         assert "var(--c0)" in drawn
 
 
@@ -264,29 +272,84 @@ def test_the_table_of_models_shows_the_figures_of_the_evaluation(backtest, page)
     row = table_after(page, "Models")[2]
     low, high = (evaluation.cell("margincast", "both", level) for level in LEVELS)
     summary = next(model for model in evaluation.models if model.model == "margincast")
-    assert row[1] == f"{summary.pinball_ratio:.3f}"
-    for shown, cell in ((row[2], low), (row[3], high)):
+    assert row[1] == f"{summary.pinball_ratio:.3f} ± {summary.pinball_ratio_error:.3f}"
+    assert row[2:4] == ["✓ 1.000", "✓ 1.000"]
+    for shown, cell in ((row[4], low), (row[5], high)):
         interval = f"[{cell.exceedance_ratio_low:.2f}, {cell.exceedance_ratio_high:.2f}]"
         assert shown == f"{cell.exceedance_ratio:.2f} {interval}"
-    assert row[4] == f"{100 * low.mean_forecast:.2f} %"
-    assert row[5] == f"{10_000 * low.mean_shortfall:.2f}"
-    assert row[6] == UNKNOWN  # these models forecast no expected shortfall
-    assert row[7] == f"{100 * summary.largest_one_day_rise:.0f} %"
-    assert row[8] == f"{summary.peak_to_trough:.1f}"
-    assert row[11] == "< 0.001"
+    assert row[6] == f"{100 * low.mean_forecast:.2f} %"
+    assert row[7] == f"{low.mean_forecast_ratio:.3f}"
+    assert row[8] == f"{100 * summary.contracts_within:.0f} %"
+    assert row[9] == f"{100 * summary.largest_one_day_rise:.0f} %"
+    assert row[10] == f"{summary.peak_to_trough:.1f}"
+    assert row[11:] == ["< 0.001", "0"]
 
 
 def test_tables_by_side_and_contract_hold_every_exceedance(backtest, page):
     evaluation, _ = backtest
     rows = table_after(page, "By side and level")
     thin = [row for row in rows if row[0] == "thin"]
-    expected = [evaluation.cell("thin", side, 0.95).exceedances for side in ("both", *SIDES)]
-    assert [int(row[2].replace(",", "")) for row in thin] == expected
-    rows = table_after(page, "Level 0.95")[2:]
+    cells = [evaluation.cell("thin", side, 0.95) for side in ("both", *SIDES)]
+    assert [int(row[3].replace(",", "")) for row in thin] == [cell.exceedances for cell in cells]
+    for row, cell in zip(thin, cells, strict=True):
+        assert row[2] == "✗ < 0.001"
+        assert row[5] == f"{100 * (1 - cell.kupiec_failed):.0f} %"
+        assert row[9] == f"{10_000 * cell.shortfall_per_exceedance:.1f}"
+        worst = cell.worst_day
+        assert row[10].startswith(f"{worst.day} {worst.exceedances} of {worst.decisions}, ")
+        assert row[11] == UNKNOWN  # these models forecast no expected shortfall
+    rows = table_after(page[page.index(">Contracts<") :], "Level 0.95")[2:]
     assert [len(row) for row in rows] == [11, 11]
     for column, side in ((3, "long"), (7, "short")):
         shown = sum(int(row[column].replace(",", "")) for row in rows)
         assert shown == evaluation.cell("margincast", side, 0.95).exceedances
+
+
+def test_years_and_new_listings_stand_apart(backtest, page):
+    evaluation, _ = backtest
+    for heading, names in (
+        ("By calendar year", ["2024"]),
+        ("New listings", ["established", "new listings"]),
+    ):
+        rows = table_after(page, heading)
+        assert [
+            cell.split(" 1 contract")[0].split(" 2 contract")[0] for cell in rows[0][1:]
+        ] == names
+        at = next(number for number, row in enumerate(rows) if row == ["Level 0.99"])
+        row = next(row for row in rows[at:] if row[0] == "thin")
+        for column, name in enumerate(names):
+            figures = evaluation.group("thin", name, 0.99)
+            ratio = f"{figures.pinball_ratio:.3f} ± {figures.pinball_ratio_error:.3f}"
+            interval = f"[{figures.exceedance_ratio_low:.2f}, {figures.exceedance_ratio_high:.2f}]"
+            assert row[1 + 2 * column] == f"{figures.exceedance_ratio:.2f} {interval}"
+            assert row[2 + 2 * column] == ratio
+
+
+def test_contracts_outside_the_band_are_named(backtest, page):
+    evaluation, replay = backtest
+    assert "At 0.95 no contract lies outside." in Outline(page).text
+    rows = table_after(page, "Contracts")[2:]
+    assert [row[1:] for row in rows if row[0] == "thin"] == [["0 %"] * 4]
+    off = replace(evaluation.coverage_of("margincast", 0.95), outside={"BTCUSDT": 1.512})
+    coverage = tuple(
+        off if (c.model, c.level) == ("margincast", 0.95) else c for c in evaluation.coverage
+    )
+    changed = render_report(replace(evaluation, coverage=coverage), replay, FACTS)
+    assert "Outside at 0.95: BTCUSDT (1.51)." in Outline(changed).text
+
+
+def test_the_reliability_figure_shows_observed_against_promised(backtest):
+    evaluation, _ = backtest
+    figure = _plots_of_models.draw_reliability(evaluation, "margincast")
+    assert [panel.get_title() for panel in figure.axes] == ["long", "short"]
+    exact, *models = figure.axes[1].get_lines()
+    assert (exact.get_xdata() == exact.get_ydata()).all()
+    *_, ours = models
+    assert len(models) == 3
+    assert ours.get_label() == "margincast"
+    np.testing.assert_allclose(ours.get_xdata(), [0.05, 0.01])
+    cells = [evaluation.cell("margincast", "short", level) for level in LEVELS]
+    np.testing.assert_allclose(ours.get_ydata(), [c.exceedances / c.decisions for c in cells])
 
 
 def test_findings_of_a_kind_are_joined_and_counted(page):
@@ -313,7 +376,7 @@ def test_nothing_unknown_shows_as_nan():
         name: TailForecast(SIDES, LEVELS, f.quantiles[keep]) for name, f in replay.forecasts.items()
     }
     short = Replay(replay.panel.rows(keep), (), np.zeros(14, dtype=np.intp), forecasts)
-    evaluation = evaluate(short, "static", horizon=HOUR, spacing=HOUR)
+    evaluation = judge(short)
     assert np.isnan(evaluation.cell("margincast", "both", 0.95).exceedance_ratio_low)
     text = Outline(render_report(evaluation, short, replace(FACTS, findings=(), digests=None))).text
     assert not re.search(r"\b(nan|None|inf)\b", text)
@@ -351,11 +414,11 @@ def test_a_replay_without_our_model_is_refused(backtest):
 def test_thinning_for_drawing_loses_no_peak(count, spacing, seed):
     decided = pd.date_range("2023-03-05", periods=count, freq=spacing).to_numpy("datetime64[us]")
     values = np.random.default_rng(seed).exponential(size=count)
-    unit, thinned = _plots.largest_per_bin(decided, {"outcome": values})
+    unit, thinned = _plots_over_time.largest_per_bin(decided, {"outcome": values})
     assert thinned["outcome"].max() == values.max()
-    assert len(thinned) <= _plots.MOST_POINTS + 2
+    assert len(thinned) <= _plots_over_time.MOST_POINTS + 2
     assert set(thinned["outcome"].dropna()) <= set(values)
-    assert unit in _plots._BIN_NAMES.values()
+    assert unit in _plots_over_time._BIN_NAMES.values()
 
 
 @pytest.mark.parametrize(("days", "unit"), [(2, "hour"), (30, "day"), (400, "month")])
@@ -364,7 +427,7 @@ def test_the_calendar_counts_every_exceedance_once(days, unit):
     start = np.datetime64("2023-01-31T23:00", "us")
     decided = start + generator.integers(0, days * 86_400, 5000).astype("timedelta64[s]")
     hits = generator.random((5000, 2)) < 0.03
-    calendar = _plots.count_by_calendar(decided, {"margincast": hits}, 0.95)
+    calendar = _plots_over_time.count_by_calendar(decided, {"margincast": hits}, 0.95)
     assert calendar.unit == unit
     assert calendar.counts["margincast"].sum() == hits.sum()
     assert calendar.nominal.sum() == pytest.approx(0.05 * hits.size)

@@ -398,6 +398,7 @@ def test_a_bundle_is_the_same_bytes_for_one_thread_and_two(workspace, small_job,
         spec_digest=job.digest(),
         feature_set_hash=workload.feature_set.digest(),
         training_data_digest=workload.market.digest,
+        trained_until="2024-06-01T00:00:00",
     )
     contents = []
     for threads in (1, 2):

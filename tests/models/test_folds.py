@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from margincast.models.folds import purged_folds
+from margincast.models.folds import forward_chain, purged_folds
 
 
 @st.composite
@@ -52,3 +52,17 @@ def test_blocks_of_distinct_times_have_about_the_same_size():
     decided = np.datetime64("2024-01-01", "us") + np.arange(1000) * np.timedelta64(1, "h")
     sizes = [block.sum() for _, block in purged_folds(decided, decided, 3)]
     assert max(sizes) - min(sizes) <= 1
+
+
+@given(labels(), st.integers(2, 6))
+def test_a_chained_block_is_forecast_from_all_that_was_known_before_it_and_nothing_else(
+    case, count
+):
+    decided, label_end = case
+    blocks = [block for _, block in purged_folds(decided, label_end, count)]
+    chained = list(forward_chain(decided, label_end, count))
+    assert len(chained) == len(blocks) - 1
+    for (training, block), expected in zip(chained, blocks[1:], strict=True):
+        np.testing.assert_array_equal(block, expected)
+        np.testing.assert_array_equal(training, label_end < decided[block].min())
+        assert not (training & block).any()

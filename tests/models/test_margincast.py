@@ -36,8 +36,18 @@ MODEL = validate_spec(
             "seed": 1,
         },
         "tail": {"threshold_level": 0.95, "from_level": 0.99},
-        "calibration": {"folds": 3, "contract_prior": 20.0},
-        "peers": {"ewma_column": "slow", "history": "365d", "minimum_exceedances": 10.0},
+        "calibration": {
+            "folds": 4,
+            "prior": "30d",
+            "contract_prior": 5.0,
+            "online": {"everybody_rate": 90.0, "contract_rate": 90.0, "lowest": 0.8},
+        },
+        "peers": {
+            "ewma_column": "slow",
+            "parkinson_column": "fast",
+            "history": "365d",
+            "minimum_exceedances": 10.0,
+        },
     },
     Model,
     "test",
@@ -107,7 +117,7 @@ def fitted(history) -> MargincastForecaster:
 @pytest.mark.parametrize("level", LEVELS)
 def test_out_of_sample_coverage_is_nominal(fitted, future, level):
     panel, _ = future
-    forecast = fitted.predict(panel.frame)
+    forecast = fitted.predict(panel)
     for side in SIDES:
         exceeded = panel.outcomes[side] > forecast.at(side, level)
         # 18,000 outcomes: two standard errors are 15 % of the nominal share at 0.99, and the
@@ -124,7 +134,7 @@ def test_forecasts_are_close_to_the_true_conditional_quantile(fitted, future, le
     panel, truth = future
     # |t| exceeds q with probability 1 - level where t exceeds it with half of that
     true_quantile = truth * student_t.isf((1 - level) / 2, DEGREES)
-    forecast = fitted.predict(panel.frame)
+    forecast = fitted.predict(panel)
     for side in SIDES:
         ratio = np.log(forecast.at(side, level) / true_quantile)
         assert abs(np.median(ratio)) < 0.1
@@ -133,7 +143,7 @@ def test_forecasts_are_close_to_the_true_conditional_quantile(fitted, future, le
 
 def test_expected_shortfall_is_close_to_the_truth_and_beyond_every_quantile(fitted, future):
     panel, truth = future
-    forecast = fitted.predict(panel.frame)
+    forecast = fitted.predict(panel)
     assert forecast.expected_shortfall is not None
     assert (forecast.expected_shortfall > forecast.quantiles).all()
     for j, level in enumerate(LEVELS):
@@ -147,7 +157,7 @@ def test_expected_shortfall_is_close_to_the_truth_and_beyond_every_quantile(fitt
 def test_it_beats_a_static_margin_and_comes_near_the_truth(fitted, history, future):
     panel, truth = future
     static = make_forecaster("static", MODEL, SIDES, LEVELS, overlap=1.0, threads=1).fit(history)
-    flat, own = static.predict(panel.frame), fitted.predict(panel.frame)
+    flat, own = static.predict(panel), fitted.predict(panel)
     for side in SIDES:
         for level in LEVELS:
             outcome = panel.outcomes[side]
@@ -163,7 +173,7 @@ def test_levels_never_cross_whatever_the_row(fitted, future):
     wild = panel.frame.head(2000).copy()
     for column in ("fast", "slow"):
         wild[column] *= rng.lognormal(0, 3, len(wild))
-    forecast = fitted.predict(wild)
+    forecast = fitted.predict(replace(panel.rows(np.arange(2000)), frame=wild))
     assert (np.diff(forecast.quantiles, axis=2) >= 0).all()
     assert forecast.expected_shortfall is not None
     assert (np.diff(forecast.expected_shortfall, axis=2) >= -1e-12).all()
@@ -172,21 +182,22 @@ def test_levels_never_cross_whatever_the_row(fitted, future):
 def test_rows_after_a_decision_change_nothing_of_its_forecast(fitted, future):
     panel, _ = future
     cut = 5000
-    before = fitted.predict(panel.frame).quantiles[:cut]
+    before = fitted.predict(panel).quantiles[:cut]
     other = panel.frame.copy()
     other.loc[cut:, ["fast", "slow", "noise"]] *= 1000
     other.loc[cut:, "symbol"] = "NEW"
-    np.testing.assert_array_equal(fitted.predict(other).quantiles[:cut], before)
-    np.testing.assert_array_equal(fitted.predict(panel.frame.head(cut)).quantiles, before)
+    changed = fitted.predict(replace(panel, frame=other)).quantiles[:cut]
+    np.testing.assert_array_equal(changed, before)
+    alone = fitted.predict(panel.rows(np.arange(cut))).quantiles
+    np.testing.assert_array_equal(alone, before)
 
 
 def test_a_tail_that_ends_early_keeps_the_shortfall_beyond_the_quantile(fitted, future):
-    # a negative shape ends the tail 0.1 % above the threshold, far below the head's 0.98 quantile
+    # a negative shape ends the tail 0.1 % above the threshold
     short = ours()
     assert fitted._fitted is not None
-    ending = {side: GeneralisedPareto(-0.9, 0.001, 100) for side in SIDES}
-    short._fitted = replace(fitted._fitted, tails=ending)
-    forecast = short.predict(future[0].frame)
+    short._fitted = replace(fitted._fitted, tail=GeneralisedPareto(-0.9, 0.001, 100))
+    forecast = short.predict(future[0])
     assert forecast.expected_shortfall is not None
     assert (forecast.expected_shortfall >= forecast.quantiles).all()
     assert (np.diff(forecast.quantiles, axis=2) >= 0).all()
@@ -199,7 +210,7 @@ def test_a_contract_wilder_than_its_volatility_shows_is_mended_by_its_own_factor
     first, second = np.arange(len(panel)) < 4500, np.arange(len(panel)) >= 4500
     wilder = replace(panel, outcomes={s: values * stretch for s, values in panel.outcomes.items()})
     held_out = wilder.rows(second)
-    forecast = ours().fit(wilder.rows(first)).predict(held_out.frame)
+    forecast = ours().fit(wilder.rows(first)).predict(held_out)
     for side in SIDES:
         exceeded = held_out.outcomes[side] > forecast.at(side, 0.95)
         for symbol in ("BTC", "SOL"):
@@ -213,18 +224,18 @@ def test_tail_levels_alone_are_forecast_from_the_threshold(history, future):
     panel, _ = future
     only_tail = ours(levels=(0.99, 0.999)).fit(history)
     assert only_tail.head_levels == (0.95,)
-    forecast = only_tail.predict(panel.frame)
+    forecast = only_tail.predict(panel)
     for side in SIDES:
         exceeded = (panel.outcomes[side] > forecast.at(side, 0.999)).mean()
         assert 0.4e-3 < exceeded < 2.2e-3  # 18 expected in 18,000
 
 
 def test_a_tail_with_too_few_exceedances_says_so():
-    panel, _ = market(5, 250)
+    panel, _ = market(5, 270)
     with pytest.raises(InsufficientHistoryError, match="generalised Pareto tail needs at least 50"):
         ours(levels=(0.9, 0.99)).fit(panel)
 
 
 def test_an_unfitted_forecaster_says_what_to_call(history):
     with pytest.raises(RuntimeError, match="call fit or load first"):
-        ours().predict(history.frame)
+        ours().predict(history)

@@ -22,13 +22,32 @@ UNITS: Mapping[str, Unit] = {  # not in alphabetical order, as in real feature s
     "activity": "number",
     "drawdown": "fraction",
 }
+SCALE = ("volatility_fast", "volatility_slow")
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "margincast": tuple(UNITS),
-    "lightgbm_raw": tuple(UNITS),
-    "har_fhs": ("volatility_fast", "volatility_slow"),
-    "ewma_fhs": ("volatility_slow",),
     "static": (),
+    "rolling_hs": (),
+    "ewma_fhs": ("volatility_slow",),
+    "parkinson_fhs": ("volatility_fast",),
+    "har_fhs": SCALE,
+    "garch_t_fhs": ("close",),
+    "gjr_t_fhs": ("close",),
+    "garch_evt": ("close",),
+    "caviar_sav": ("close",),
+    "caviar_as": ("close",),
+    "har_qr": SCALE,
+    "har_qr_seasonal": SCALE,
+    "har_qr_log": SCALE,
+    "har_qr_log_seasonal": SCALE,
+    "quantile_forest": tuple(UNITS),
+    "sklearn_gbq": tuple(UNITS),
+    "lightgbm_raw": tuple(UNITS),
+    "lightgbm_raw_tuned": tuple(UNITS),
 }
+REMEMBERING = {name for name, columns in NEEDS.items() if columns == ("close",)}
+"""Models whose forecast hangs on rows before it as well."""
+RAW_LIGHTGBM = {"lightgbm_raw", "lightgbm_raw_tuned"}
+WITHOUT_SHORTFALL = {*RAW_LIGHTGBM, "sklearn_gbq"}
 MODEL = validate_spec(
     {
         "window": "6y",
@@ -50,9 +69,15 @@ MODEL = validate_spec(
             "seed": 1,
         },
         "tail": {"threshold_level": 0.95, "from_level": 0.99},
-        "calibration": {"folds": 2, "contract_prior": 20.0},
+        "calibration": {
+            "folds": 3,
+            "prior": "10d",
+            "contract_prior": 5.0,
+            "online": {"everybody_rate": 90.0, "contract_rate": 90.0, "lowest": 0.8},
+        },
         "peers": {
             "ewma_column": "volatility_slow",
+            "parkinson_column": "volatility_fast",
             "history": "20d",
             "minimum_exceedances": 6.0,
         },
@@ -87,6 +112,7 @@ def simulated_panel(
                     "volatility_slow": 0.01 * np.exp(0.7 * log_volatility),
                     "activity": rng.normal(0, 1, hours),
                     "drawdown": -volatility * rng.exponential(1, hours),
+                    "close": 100 * np.exp(np.cumsum(0.5 * move)),
                     "move": move,
                     "log_range": volatility * np.exp(rng.normal(0, 0.3, hours)),
                 }
@@ -143,7 +169,7 @@ def test_every_forecaster_is_in_this_suite():
 
 def test_forecasts_have_one_quantile_a_row_side_and_level(fitted, panel):
     _, forecaster = fitted
-    forecast = forecaster.predict(panel.frame)
+    forecast = forecaster.predict(panel)
     assert forecast.sides == SIDES
     assert forecast.levels == LEVELS
     assert forecast.quantiles.shape == (len(panel), 2, 3)
@@ -153,7 +179,7 @@ def test_forecasts_have_one_quantile_a_row_side_and_level(fitted, panel):
 
 def test_quantiles_are_not_negative_and_never_cross(fitted, panel):
     _, forecaster = fitted
-    quantiles = forecaster.predict(panel.frame).quantiles
+    quantiles = forecaster.predict(panel).quantiles
     assert np.isfinite(quantiles).all()
     assert (quantiles >= 0).all()
     assert (np.diff(quantiles, axis=2) >= 0).all()
@@ -161,8 +187,8 @@ def test_quantiles_are_not_negative_and_never_cross(fitted, panel):
 
 def test_expected_shortfall_is_beyond_the_quantile_and_rises_with_the_level(fitted, panel):
     name, forecaster = fitted
-    forecast = forecaster.predict(panel.frame)
-    if name == "lightgbm_raw":
+    forecast = forecaster.predict(panel)
+    if name in WITHOUT_SHORTFALL:
         assert forecast.expected_shortfall is None
         return
     assert forecast.expected_shortfall is not None
@@ -171,7 +197,7 @@ def test_expected_shortfall_is_beyond_the_quantile_and_rises_with_the_level(fitt
     assert (np.diff(forecast.expected_shortfall, axis=2) >= -1e-12).all()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "lightgbm_raw"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_SHORTFALL])
 def test_a_wild_new_contract_keeps_its_shortfall_beyond_its_quantile(name):
     # a twentieth of the pool, so that its own 0.95 quantile lies above the mean of the pool's worst
     # hundredth, which it falls back on at 0.99
@@ -180,7 +206,7 @@ def test_a_wild_new_contract_keeps_its_shortfall_beyond_its_quantile(name):
     listed = pool.frame["ts"] >= pool.frame["ts"].max() - pd.Timedelta(hours=135)
     outcomes = {side: np.where(new, 50, 1) * values for side, values in pool.outcomes.items()}
     mixed = replace(pool, outcomes=outcomes).rows(~new | listed.to_numpy())
-    forecast = unfitted(name).fit(mixed).predict(mixed.frame)
+    forecast = unfitted(name).fit(mixed).predict(mixed)
     assert (np.diff(forecast.quantiles, axis=2) >= 0).all()
     assert forecast.expected_shortfall is not None
     assert (forecast.expected_shortfall >= forecast.quantiles).all()
@@ -188,7 +214,7 @@ def test_a_wild_new_contract_keeps_its_shortfall_beyond_its_quantile(name):
 
 def test_about_the_stated_share_of_the_training_outcomes_is_covered(fitted, panel):
     _, forecaster = fitted
-    forecast = forecaster.predict(panel.frame)
+    forecast = forecaster.predict(panel)
     for side in SIDES:
         for level in (0.9, 0.95):
             exceeded = np.mean(panel.outcomes[side] > forecast.at(side, level))
@@ -202,7 +228,7 @@ def test_a_saved_model_is_text_and_forecasts_the_same_bits(fitted, panel, tmp_pa
         content.decode("utf-8")
     loaded = LOADERS[name].load(tmp_path / "first")
     assert loaded.name == name
-    assert same(loaded.predict(panel.frame), forecaster.predict(panel.frame))
+    assert same(loaded.predict(panel), forecaster.predict(panel))
     assert written(loaded, tmp_path / "second") == files
 
 
@@ -212,21 +238,50 @@ def test_model_files_are_the_same_bytes_for_one_thread_and_two(fitted, panel, tm
     assert written(again, tmp_path / "two") == written(forecaster, tmp_path / "one")
 
 
-def test_a_forecast_hangs_on_its_own_row_alone(fitted, panel):
-    _, forecaster = fitted
-    whole = forecaster.predict(panel.frame)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in REMEMBERING])
+def test_a_forecast_hangs_on_its_own_row_alone(name, panel):
+    forecaster = unfitted(name).fit(panel)
+    whole = forecaster.predict(panel)
     for rows in (slice(0, 1), slice(5, 12), slice(100, 1001)):
-        part = forecaster.predict(panel.frame.iloc[rows].reset_index(drop=True))
+        part = forecaster.predict(panel.rows(np.arange(len(panel))[rows]))
         np.testing.assert_array_equal(part.quantiles, whole.quantiles[rows])
     order = np.random.default_rng(0).permutation(len(panel))
-    shuffled = forecaster.predict(panel.frame.iloc[order].reset_index(drop=True))
+    shuffled = forecaster.predict(panel.rows(order))
     np.testing.assert_array_equal(shuffled.quantiles, whole.quantiles[order])
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def continued(request, panel) -> tuple[Forecaster, Panel]:
+    """A model of the first two thirds, and the rows that follow."""
+    early = panel.label_end <= np.quantile(panel.label_end.astype(np.int64), 0.67).astype(
+        "datetime64[us]"
+    )
+    forecaster = unfitted(request.param).fit(panel.rows(early))
+    return forecaster, panel.rows(panel.decided > panel.decided[early].max())
+
+
+def test_what_comes_later_changes_no_bit_of_a_forecast(continued):
+    forecaster, later = continued
+    whole = forecaster.predict(later).quantiles
+    for count in (1, 7, 200):
+        part = forecaster.predict(later.rows(np.arange(count))).quantiles
+        np.testing.assert_array_equal(part, whole[:count])
+    cut = 300
+    changed = later.frame.copy()
+    numbers = changed.select_dtypes("number").columns
+    changed.loc[cut:, numbers] = changed.loc[cut:, numbers].abs() * 3
+    unknown = later.label_end > later.decided[cut - 1]
+    outcomes = {
+        side: np.where(unknown, 50 * values, values) for side, values in later.outcomes.items()
+    }
+    other = replace(later, frame=changed, outcomes=outcomes)
+    np.testing.assert_array_equal(forecaster.predict(other).quantiles[:cut], whole[:cut])
 
 
 def test_extra_columns_and_their_order_change_nothing(fitted, panel):
     _, forecaster = fitted
     other = panel.frame.assign(extra=1.0)[["extra", *reversed(panel.frame.columns)]]
-    assert same(forecaster.predict(other), forecaster.predict(panel.frame))
+    assert same(forecaster.predict(replace(panel, frame=other)), forecaster.predict(panel))
 
 
 def test_fitting_and_forecasting_leave_the_panel_as_it_was(fitted, panel):
@@ -234,7 +289,7 @@ def test_fitting_and_forecasting_leave_the_panel_as_it_was(fitted, panel):
     before = panel.frame.copy(deep=True)
     outcomes = {side: values.copy() for side, values in panel.outcomes.items()}
     unfitted(name).fit(panel)
-    forecaster.predict(panel.frame)
+    forecaster.predict(panel)
     pd.testing.assert_frame_equal(panel.frame, before)
     for side, values in outcomes.items():
         np.testing.assert_array_equal(panel.outcomes[side], values)
@@ -242,7 +297,7 @@ def test_fitting_and_forecasting_leave_the_panel_as_it_was(fitted, panel):
 
 def test_a_contract_never_seen_is_forecast(fitted, panel):
     _, forecaster = fitted
-    stranger = panel.frame.assign(symbol="NEW")
+    stranger = replace(panel, frame=panel.frame.assign(symbol="NEW"))
     quantiles = forecaster.predict(stranger).quantiles
     assert np.isfinite(quantiles).all()
     assert (quantiles > 0).all()
@@ -254,7 +309,7 @@ def test_a_missing_feature_is_named(name, panel):
     forecaster = unfitted(name).fit(panel)
     for column in NEEDS[name]:
         with pytest.raises(InputError, match=f"needs the feature.*{column}"):
-            forecaster.predict(panel.frame.drop(columns=column))
+            forecaster.predict(replace(panel, frame=panel.frame.drop(columns=column)))
         with pytest.raises(InputError, match=f"needs the feature.*{column}"):
             unfitted(name).fit(replace(panel, frame=panel.frame.drop(columns=column)))
 
@@ -264,13 +319,13 @@ def test_an_unknown_volatility_gives_an_unknown_forecast_and_no_other(name, pane
     forecaster = unfitted(name).fit(panel)
     holed = panel.frame.copy()
     holed.loc[7, ["volatility_fast", "volatility_slow"]] = np.nan
-    quantiles = forecaster.predict(holed).quantiles
+    quantiles = forecaster.predict(replace(panel, frame=holed)).quantiles
     assert np.isnan(quantiles[7]).all()
-    whole = forecaster.predict(panel.frame).quantiles
+    whole = forecaster.predict(panel).quantiles
     np.testing.assert_array_equal(np.delete(quantiles, 7, axis=0), np.delete(whole, 7, axis=0))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "lightgbm_raw"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in RAW_LIGHTGBM])
 def test_too_little_history_says_how_much_is_needed_and_found(name):
     short = simulated_panel(hours=40, contracts=("BTC",))
     with pytest.raises(InsufficientHistoryError, match=r"level 0\.9\d* needs .*[\d,]+ .*found 40"):
@@ -290,8 +345,8 @@ def test_a_market_twice_as_wild_has_forecasts_twice_as_wide(name, panel):
         outcomes={side: values * 2 for side, values in panel.outcomes.items()},
         log_range=panel.log_range * 2,
     )
-    calm = unfitted(name).fit(panel).predict(panel.frame).quantiles
-    ratio = unfitted(name).fit(wild).predict(wild.frame).quantiles / (2 * calm)
+    calm = unfitted(name).fit(panel).predict(panel).quantiles
+    ratio = unfitted(name).fit(wild).predict(wild).quantiles / (2 * calm)
     if name == "margincast":
         # a row at the very edge of a bin may fall on its other side
         assert np.mean(np.abs(ratio - 1) < 1e-6) > 0.99
@@ -303,5 +358,5 @@ def test_a_market_twice_as_wild_has_forecasts_twice_as_wide(name, panel):
 def test_an_unknown_forecaster_is_answered_with_the_nearest_or_all():
     with pytest.raises(InputError, match=r"no forecaster 'har_fsh' \(did you mean 'har_fhs'\?\)"):
         unfitted("har_fsh")
-    with pytest.raises(InputError, match="there are ewma_fhs, har_fhs, lightgbm_raw"):
+    with pytest.raises(InputError, match="there are caviar_as, caviar_sav, ewma_fhs"):
         unfitted("zzz")

@@ -1,12 +1,10 @@
-"""The Pareto tail reproduces a published fit, scipy's formulas and a truth that is known."""
+"""The Pareto tail is scipy's and recovers a known truth (published fits: test_golden_evt.py)."""
 
-import json
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import genpareto
 
@@ -14,61 +12,20 @@ from margincast.core.errors import InsufficientHistoryError
 from margincast.models.tail import (
     LARGEST_SHAPE,
     MINIMUM_EXCEEDANCES,
+    RESIDUAL_SHAPE,
     GeneralisedPareto,
+    ShapePrior,
     fit_generalised_pareto,
+    fit_shrunken_pareto,
+    log_likelihood,
     profile_log_likelihood,
 )
 
 SHAPES = st.one_of(st.just(0.0), st.floats(-0.5, 0.85).filter(lambda shape: abs(shape) > 1e-6))
 
 
-@pytest.fixture(scope="module")
-def excesses(shared_data) -> np.ndarray:
-    """Daily losses of BTCUSDT beyond their 0.95 quantile, 92 of 1826."""
-    losses = pd.read_csv(shared_data / "golden" / "inputs" / "btc_daily.csv")["loss"].dropna()
-    threshold = losses.quantile(0.95)
-    return (losses[losses > threshold] - threshold).to_numpy()
-
-
-def golden(shared_data, identifier):
-    records = json.loads((shared_data / "golden" / "evt.json").read_text())["records"]
-    return next(record for record in records if record["id"] == identifier)
-
-
-def log_likelihood(tail: GeneralisedPareto, excesses: np.ndarray) -> float:
+def likelihood_of(tail: GeneralisedPareto, excesses: np.ndarray) -> float:
     return float(genpareto.logpdf(excesses, tail.shape, scale=tail.scale).sum())
-
-
-def test_the_fit_is_the_published_profile_likelihood(shared_data, excesses):
-    expected = golden(shared_data, "gpd/mle_profile")["value"]
-    found = fit_generalised_pareto(excesses)
-    assert found.exceedances == 92
-    assert found.shape == pytest.approx(expected["shape"], rel=1e-6)
-    assert found.scale == pytest.approx(expected["scale"], rel=1e-6)
-    assert -log_likelihood(found, excesses) == pytest.approx(expected["nllh"], rel=1e-9)
-
-
-@pytest.mark.parametrize("package", ["evir", "fExtremes", "extRemes"])
-def test_the_fit_agrees_with_packages_as_far_as_they_agree(shared_data, excesses, package):
-    value = golden(shared_data, f"gpd/{package}")["value"]
-    shape = value["par"]["shape"] if "par" in value else value["xi"]
-    scale = value["par"]["scale"] if "par" in value else value["beta"]
-    found = fit_generalised_pareto(excesses)
-    assert found.shape == pytest.approx(shape, rel=5e-3)
-    assert found.scale == pytest.approx(scale, rel=5e-3)
-
-
-def test_quantile_and_shortfall_are_the_published_closed_forms(shared_data):
-    record = golden(shared_data, "pot/closed_form_on_mle_profile")
-    given_to_it = record["args"]
-    tail = GeneralisedPareto(given_to_it["shape"], given_to_it["scale"], given_to_it["Nu"])
-    for level, key in zip(given_to_it["p"], ("990", "995", "999"), strict=True):
-        survival = given_to_it["n"] / given_to_it["Nu"] * (1 - level)
-        excess = tail.excess_quantile(survival)
-        quantile = given_to_it["u"] + excess
-        assert quantile == pytest.approx(record["value"][key]["VaR"], rel=1e-9)
-        shortfall = quantile + tail.mean_excess_beyond(excess)
-        assert shortfall == pytest.approx(record["value"][key]["ES"], rel=1e-9)
 
 
 @given(SHAPES, st.floats(1e-3, 1e3), st.floats(1e-4, 1.0))
@@ -102,10 +59,10 @@ def test_no_nearby_tail_is_more_likely_and_the_unit_does_not_matter(seed, shape,
     found = fit_generalised_pareto(sample)
     if found.shape == LARGEST_SHAPE:
         return
-    best = log_likelihood(found, sample)
+    best = likelihood_of(found, sample)
     for shape_step, factor in ((0.01, 1), (-0.01, 1), (0, 1.01), (0, 0.99), (0.01, 0.99)):
         other = GeneralisedPareto(found.shape + shape_step, found.scale * factor, 300)
-        assert log_likelihood(other, sample) <= best + 1e-6
+        assert likelihood_of(other, sample) <= best + 1e-6
     rescaled = fit_generalised_pareto(sample * unit)
     assert rescaled.shape == pytest.approx(found.shape, abs=1e-5)
     assert rescaled.scale == pytest.approx(found.scale * unit, rel=1e-5)
@@ -134,10 +91,10 @@ def test_a_shape_without_a_mean_is_held_and_its_scale_fitted_there():
     found = fit_generalised_pareto(sample)
     assert found.shape == LARGEST_SHAPE
     assert math.isfinite(found.mean_excess_beyond(0.0))
-    best = log_likelihood(found, sample)
+    best = likelihood_of(found, sample)
     for factor in (0.99, 1.01):
         other = GeneralisedPareto(found.shape, found.scale * factor, 2000)
-        assert log_likelihood(other, sample) < best
+        assert likelihood_of(other, sample) < best
 
 
 def test_the_profile_passes_smoothly_through_the_exponential():
@@ -149,6 +106,64 @@ def test_the_profile_passes_smoothly_through_the_exponential():
         assert near[2] == pytest.approx(at_zero[2], rel=1e-4)
 
 
-def test_too_few_exceedances_say_how_many_are_needed():
+@given(SHAPES, st.floats(1e-3, 1e3), st.integers(0, 1000))
+def test_the_log_likelihood_is_scipys(shape, scale, seed):
+    sample = genpareto.rvs(shape, scale=scale, size=60, random_state=seed)
+    expected = genpareto.logpdf(sample, shape, scale=scale).sum()
+    assert log_likelihood(shape, scale, sample) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_no_excess_lies_beyond_a_bounded_tail():
+    assert log_likelihood(-0.5, 1.0, np.array([0.5, 2.1])) == -math.inf
+
+
+@pytest.mark.parametrize("shape", [-0.3, 0.0, 0.3])
+def test_a_flat_prior_shrinks_nothing(shape):
+    sample = genpareto.rvs(shape, size=500, random_state=np.random.default_rng(11)) * 0.3
+    free = fit_generalised_pareto(sample)
+    flat = fit_shrunken_pareto(sample, len(sample), ShapePrior(0.0, 1e4))
+    assert flat.shape == pytest.approx(free.shape, abs=1e-4)
+    assert flat.scale == pytest.approx(free.scale, rel=1e-4)
+
+
+@given(st.floats(-0.3, 0.7), st.floats(1e-3, 1e3), st.integers(0, 1000))
+@settings(max_examples=10)
+def test_shrinking_moves_the_shape_towards_the_prior_the_more_the_less_is_known(shape, unit, seed):
+    sample = genpareto.rvs(shape, size=200, random_state=seed) * unit
+    free = fit_shrunken_pareto(sample, 200, ShapePrior(0.2, 1e4)).shape
+    shapes = [fit_shrunken_pareto(sample, known).shape for known in (200, 50, 5, 1e-6)]
+    distances = np.abs(np.array([free, *shapes]) - RESIDUAL_SHAPE.mean)
+    assert (np.diff(distances) <= 1e-6).all()
+    assert shapes[-1] == pytest.approx(RESIDUAL_SHAPE.mean, abs=1e-4)
+
+
+def test_the_scale_is_the_most_likely_one_at_the_shrunken_shape():
+    sample = genpareto.rvs(0.6, size=300, random_state=np.random.default_rng(12))
+    found = fit_shrunken_pareto(sample, 30)
+    best = log_likelihood(found.shape, found.scale, sample)
+    for factor in (0.99, 1.01):
+        assert log_likelihood(found.shape, found.scale * factor, sample) < best
+
+
+def test_where_events_are_few_shrinking_brings_the_quantile_nearer_to_the_truth():
+    # 40 events, each seen by 10 contracts at once: 400 excesses worth about 40
+    errors = {"free": [], "shrunk": []}
+    rng = np.random.default_rng(13)
+    for shape in rng.normal(RESIDUAL_SHAPE.mean, RESIDUAL_SHAPE.deviation, 60):
+        events = genpareto.rvs(shape, size=40, random_state=rng)
+        sample = np.repeat(events, 10) * np.exp(rng.normal(0, 0.05, 400))
+        truth = genpareto.isf(0.025, shape)
+        for name, found in (
+            ("free", fit_generalised_pareto(sample)),
+            ("shrunk", fit_shrunken_pareto(sample, 40)),
+        ):
+            errors[name].append(math.log(found.excess_quantile(0.025) / truth))
+    assert np.std(errors["shrunk"]) < 0.9 * np.std(errors["free"])
+
+
+@pytest.mark.parametrize(
+    "fit", [fit_generalised_pareto, lambda excesses: fit_shrunken_pareto(excesses, 20)]
+)
+def test_too_few_exceedances_say_how_many_are_needed(fit):
     with pytest.raises(InsufficientHistoryError, match=r"at least 50 exceedances.*found 49"):
-        fit_generalised_pareto(np.linspace(0.1, 1, MINIMUM_EXCEEDANCES - 1))
+        fit(np.linspace(0.1, 1, MINIMUM_EXCEEDANCES - 1))

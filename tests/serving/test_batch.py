@@ -20,7 +20,7 @@ from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.batch import (
     COLUMNS,
     Origin,
-    latest_decisions,
+    latest_rows,
     policy_hash,
     require_answers,
     score,
@@ -46,6 +46,7 @@ METADATA = BundleMetadata(
     spec_digest="1" * 64,
     feature_set_hash="2" * 64,
     training_data_digest="3" * 64,
+    trained_until="2024-06-01T00:00:00",
 )
 MANIFEST = Manifest("margincast", "m:M", METADATA, {}, {}, "4" * 64)
 
@@ -58,7 +59,8 @@ class TwiceForShorts:
     def fit(self, panel: Panel) -> Self:  # noqa: ARG002  # the protocol's
         return self
 
-    def predict(self, frame: pd.DataFrame) -> TailForecast:
+    def predict(self, panel: Panel) -> TailForecast:
+        frame = panel.frame
         factors = np.array([[1.0, 1.5], [2.0, 3.0]])
         volatility = frame["volatility"].to_numpy()
         return TailForecast(("long", "short"), LEVELS, volatility[:, None, None] * factors)
@@ -84,8 +86,11 @@ def decisions(**volatilities: float) -> pd.DataFrame:
     )
 
 
-def scored(frame: pd.DataFrame, policy=POLICY, books=None, at=AT) -> pd.DataFrame:
-    return score(frame, TwiceForShorts(), policy, SCHEDULE, at=at, books=books or {}, origin=ORIGIN)
+def scored(
+    frame: pd.DataFrame, policy=POLICY, books=None, at=AT, schedule=SCHEDULE
+) -> pd.DataFrame:
+    panel = Panel.of_decisions(frame, {"volatility": "fraction"}, ("long", "short"))
+    return score(panel, TwiceForShorts(), policy, schedule, at=at, books=books or {}, origin=ORIGIN)
 
 
 def test_every_row_is_the_margin_level_of_its_contract_side_and_tier():
@@ -189,9 +194,7 @@ def test_a_fallback_is_the_base_schedule_as_it_stands():
 def test_a_contract_without_tiers_is_refused():
     bare = SCHEDULE.model_copy(update={"default": None})
     with pytest.raises(InputError, match="has no tiers for 'NEWUSDT'"):
-        score(
-            decisions(NEWUSDT=0.04), TwiceForShorts(), POLICY, bare, at=AT, books={}, origin=ORIGIN
-        )
+        scored(decisions(NEWUSDT=0.04), schedule=bare)
 
 
 @given(st.permutations(range(12)))
@@ -203,7 +206,8 @@ def test_the_latest_decision_is_the_last_in_time_of_each_contract(order):
             "row": range(12),
         }
     )
-    last = latest_decisions(frame.iloc[order])
+    shuffled = frame.iloc[order]
+    last = shuffled.iloc[latest_rows(shuffled)]
     assert list(last["symbol"]) == ["A", "B", "C"]
     assert list(last["row"]) == [10, 9, 11]
 

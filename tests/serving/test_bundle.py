@@ -31,6 +31,7 @@ METADATA = BundleMetadata(
     spec_digest="1" * 64,
     feature_set_hash="2" * 64,
     training_data_digest="3" * 64,
+    trained_until="2024-06-01T00:00:00",
 )
 SPECS = {"training": {"name": "tiny", "levels": [0.99, 0.995]}, "features": {"windows": ["8h"]}}
 FILES = ["model/factors.json", "specs/features.json", "specs/training.json", MANIFEST_NAME]
@@ -53,7 +54,8 @@ class VolatilityMultiple:
             ]
         return self
 
-    def predict(self, frame: pd.DataFrame) -> TailForecast:
+    def predict(self, panel: Panel) -> TailForecast:
+        frame = panel.frame
         factors = np.array(list(self.factors.values()))
         volatility = frame["volatility_1d"].to_numpy()
         return TailForecast(
@@ -120,10 +122,13 @@ def reseal(directory: Path, **changes: Any) -> None:
 
 
 def test_what_is_read_forecasts_bit_identically_to_what_was_written(bundle):
-    frame = pd.DataFrame({"symbol": ["A", "B"], "volatility_1d": [0.031, 0.07]})
+    frame = pd.DataFrame(
+        {"symbol": ["A", "B"], "ts": pd.Timestamp(0, tz="UTC"), "volatility_1d": [0.031, 0.07]}
+    )
+    panel = Panel.of_decisions(frame, {"volatility_1d": "fraction"}, ("long", "short"))
     read = read_bundle(bundle, LOADERS)
     assert np.array_equal(
-        read.forecaster.predict(frame).quantiles, fitted().predict(frame).quantiles
+        read.forecaster.predict(panel).quantiles, fitted().predict(panel).quantiles
     )
     assert read.specs == SPECS
     assert read.manifest.metadata == METADATA

@@ -46,6 +46,7 @@ METADATA = BundleMetadata(
     spec_digest="1" * 64,
     feature_set_hash="2" * 64,
     training_data_digest="3" * 64,
+    trained_until="2024-06-01T00:00:00",
 )
 
 
@@ -65,7 +66,8 @@ class VolatilityMultiple:
         ]
         return self
 
-    def predict(self, frame: pd.DataFrame) -> TailForecast:
+    def predict(self, panel: Panel) -> TailForecast:
+        frame = panel.frame
         sunday = 1.0 + 0.5 * (frame["ts"].dt.day_of_week.to_numpy() == 6)
         scale = frame["volatility_1d"].to_numpy() * sunday
         return TailForecast(

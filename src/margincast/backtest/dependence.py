@@ -12,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from margincast.backtest.block_bootstrap import (
+    BlockBootstrap,
+    BlockLabels,
+    block_index,
+    percentile_interval,
+)
 from margincast.core.errors import InputError
 from margincast.core.types import BoolArray, FloatArray
 from margincast.scoring.coverage import require_finite
-
-BlockLabels = npt.NDArray[np.integer | np.datetime64]
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def clustered_sample_size(values: FloatArray, blocks: BlockLabels) -> float:
     Source: Kish (1965), Survey Sampling, ISBN 9780471109495.
     """
     series = _require_series(values, "values")
-    labels, count = _block_index(blocks, series.size)
+    labels, count = block_index(blocks, series.size)
     deviation = series - series.mean()
     independent = float(deviation @ deviation)
     if independent == 0.0:
@@ -215,30 +219,19 @@ def block_bootstrap_interval(
             "values_denominator must be non-negative and not all zero, found a smallest of "
             f"{denominator.min():g} and a sum of {denominator.sum():g}"
         )
-    labels, count = _block_index(blocks, numerator.size)
-    if not 1 <= run_length < count:
-        raise InputError(f"run_length must lie in 1..{count - 1} for {count} blocks: {run_length}")
-    if not 0.0 < confidence < 1.0 or replications < 1:
-        raise InputError(
-            "confidence must lie in (0, 1) and replications be at least 1, "
-            f"found {confidence:g} and {replications}"
-        )
-    run_sums = np.column_stack(
-        [
-            _circular_run_sums(values, labels, count, run_length)
-            for values in (numerator, denominator)
-        ]
+    labels, count = block_index(blocks, numerator.size)
+    bootstrap = BlockBootstrap(
+        count, generator=generator, run_length=run_length, replications=replications
     )
-    draws = generator.multinomial(
-        -(-count // run_length), np.full(count, 1.0 / count), size=replications
+    block_sums = np.array(
+        [np.bincount(labels, weights=w, minlength=count) for w in (numerator, denominator)],
+        dtype=np.float64,
     )
-    resampled = draws @ run_sums
-    if np.any(resampled[:, 1] <= 0.0):
-        lower, upper = float("nan"), float("nan")
-    else:
-        ratios = resampled[:, 0] / resampled[:, 1]
-        tail = (1.0 - confidence) / 2.0
-        lower, upper = (float(bound) for bound in np.quantile(ratios, [tail, 1.0 - tail]))
+    totals = bootstrap.totals(block_sums)
+    ratios = np.full(replications, np.nan)
+    if np.all(totals[1] > 0.0):
+        ratios = totals[0] / totals[1]
+    lower, upper = percentile_interval(ratios, confidence)
     return BootstrapInterval(
         estimate=float(numerator.sum() / denominator.sum()),
         lower=lower,
@@ -277,28 +270,3 @@ def _require_series(values: FloatArray, name: str) -> FloatArray:
     if series.ndim != 1:
         raise InputError(f"{name} has shape {series.shape}; expected one dimension")
     return series
-
-
-def _block_index(blocks: BlockLabels, size: int) -> tuple[npt.NDArray[np.intp], int]:
-    """Number the blocks 0, 1, ... in the order of their labels; return indices and their count."""
-    labels = np.asarray(blocks)
-    if labels.shape != (size,):
-        raise InputError(f"blocks has shape {labels.shape}; expected one label a value ({size},)")
-    distinct, index = np.unique(labels, return_inverse=True)
-    if distinct.size < 2:
-        raise InputError(
-            "found a single block; dependence is judged between blocks, give at least 2 "
-            "(for example shorter blocks or a longer test period)"
-        )
-    return index, distinct.size
-
-
-def _circular_run_sums(
-    values: FloatArray, labels: npt.NDArray[np.intp], count: int, run_length: int
-) -> FloatArray:
-    """Return the sums over the runs of consecutive blocks that start at block 0, 1, ..."""
-    block_sums = np.asarray(np.bincount(labels, weights=values, minlength=count), dtype=np.float64)
-    runs = np.zeros(count)
-    for shift in range(run_length):
-        runs += np.roll(block_sums, -shift)
-    return runs

@@ -4,7 +4,7 @@ A fold's forecasts are stored as soon as they are made, so an interrupted backte
 it stopped. The replay forecasts every decision of the test period, also those without an outcome.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -12,17 +12,26 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-import pandas as pd
+from joblib import Parallel, delayed, parallel_config
 
 from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import InsufficientHistoryError
 from margincast.core.types import FloatArray, Side
+from margincast.models.catalogue import make_forecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.training import TrainingJob
 from margincast.training.splits import Fold, walk_forward
-from margincast.training.workload import Workload, forecaster_for
+from margincast.training.workload import Workload
 
-FITTING_LIBRARIES = ("lightgbm", "numpy", "polars", "scipy")
+FITTING_LIBRARIES = (
+    "arch",
+    "lightgbm",
+    "numpy",
+    "polars",
+    "quantile-forest",
+    "scikit-learn",
+    "scipy",
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def replay(
     Args:
         workload: data, features and outcomes of a job.
         models: names of forecasters.
-        threads: OpenMP threads.
+        threads: cores to use: that many models are fitted side by side, one thread each.
         store: folder where finished folds are kept; those of the same spec, data and model are
             taken from it.
         on_fold: called when a model has done a fold.
@@ -80,17 +89,23 @@ def replay(
     job, panel = workload.job, workload.panel
     folds = walk_forward_folds(job, panel)
     identity = _identity(workload)
-    parts: dict[str, list[TailForecast]] = {name: [] for name in models}
+    target = job.target
+    parts: dict[tuple[str, int], TailForecast] = {}
+    missing: list[_Task] = []
     for number, fold in enumerate(folds):
-        training, test = panel.rows(fold.training), panel.frame[fold.test].reset_index(drop=True)
         for name in models:
             path = store / f"{digest_of([identity, name, number])[:24]}.npz"
-            stored = _load(path, job.target.sides, job.target.levels)
+            stored = _load(path, target.sides, target.levels)
             if stored is None:
-                stored = _forecast(workload, name, fold, training, test, threads=threads)
-                _save(path, stored)
-            parts[name].append(stored)
-            on_fold(name, fold)
+                missing.append(_Task(name, number, fold, path))
+            else:
+                parts[name, number] = stored
+                on_fold(name, fold)
+    for task in _forecast_all(missing, workload, threads):
+        made = _load(task.path, target.sides, target.levels)
+        assert made is not None, f"{task.path} was written a moment ago"
+        parts[task.name, task.number] = made
+        on_fold(task.name, task.fold)
     tested = np.zeros(len(panel), dtype=bool)
     for fold in folds:
         tested |= fold.test
@@ -98,30 +113,66 @@ def replay(
         panel.rows(tested),
         tuple(folds),
         np.concatenate([np.full(int(f.test.sum()), i) for i, f in enumerate(folds)]),
-        {name: _join(made) for name, made in parts.items()},
+        {name: _join([parts[name, i] for i in range(len(folds))]) for name in models},
     )
 
 
-def _forecast(
-    workload: Workload,
-    name: str,
-    fold: Fold,
-    training: Panel,
-    test: pd.DataFrame,
-    *,
-    threads: int,
-) -> TailForecast:
-    """Fit one model and forecast one fold; the model is freed before the fold counts as done.
+@dataclass(frozen=True)
+class _Task:
+    """One model at one refit, and where its forecasts are kept."""
+
+    name: str
+    number: int
+    fold: Fold
+    path: Path
+
+
+def _forecast_all(tasks: Sequence[_Task], workload: Workload, threads: int) -> Iterator[_Task]:
+    """Do tasks side by side and yield each when its forecasts are kept.
+
+    Refits of different models and folds know nothing of each other, so one process a core with one
+    thread each uses the cores fully; LightGBM's own threads do not (its rows are too few), and
+    collapse when cores are shared. The panel is mapped into memory once for all processes.
+    """
+    processes = max(1, min(threads, len(tasks)))
+    with parallel_config(backend="loky", inner_max_num_threads=max(1, threads // processes)):
+        done: Iterator[_Task] = Parallel(
+            n_jobs=processes, return_as="generator_unordered", mmap_mode="r", pre_dispatch="n_jobs"
+        )(
+            delayed(_forecast)(
+                task, workload.job, workload.panel, workload.overlap, threads // processes
+            )
+            for task in tasks
+        )
+        yield from done
+
+
+def _forecast(task: _Task, job: TrainingJob, panel: Panel, overlap: float, threads: int) -> _Task:
+    """Fit one model and keep its forecasts of one fold; the model is freed before that counts.
 
     (Python drops an interrupt that arrives while an object is being freed, and people press Ctrl-C
     when they see a fold finish.)
     """
+    fold = task.fold
+    training = panel.rows(fold.training)
+    # from the end of training on: models with a memory know what has happened since
+    since = panel.decided < np.datetime64(fold.end.replace(tzinfo=None), "us")
+    if len(training):
+        since &= panel.decided > training.decided.max()
+    target = job.target
+    model = make_forecaster(
+        task.name, job.model, target.sides, target.levels, overlap=overlap, threads=threads
+    )
     try:
-        return forecaster_for(workload, name, threads).fit(training).predict(test)
+        forecast = model.fit(training).predict(panel.rows(since)).rows(fold.test[since])
     except InsufficientHistoryError as error:
         raise InsufficientHistoryError(
-            f"{name}, refit of {fold.start:%F} ({len(training):,} decisions of history): {error}"
+            f"{task.name}, refit of {fold.start:%F} ({len(training):,} decisions of history): "
+            f"{error}"
         ) from None
+    del model
+    _save(task.path, forecast)
+    return task
 
 
 def _identity(workload: Workload) -> str:

@@ -4,7 +4,6 @@ The verdict stands first, in words; every figure and table below it can be trace
 and the forecasts. The page needs no other file, no script and no network.
 """
 
-import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from margincast.backtest import _plots
-from margincast.backtest.evaluation import Cell, Evaluation, ModelSummary
+from margincast.backtest import contracts
+from margincast.backtest._pictures import pictures_of
+from margincast.backtest.cells import Cell
+from margincast.backtest.evaluation import Evaluation
+from margincast.backtest.model_summary import ModelSummary
 from margincast.backtest.replay import Replay
+from margincast.backtest.scored import choose
+from margincast.backtest.time_blocks import RUN_DAYS
 from margincast.core.errors import InputError
 from margincast.core.types import BoolArray
 from margincast.data.quality import Finding, found
@@ -56,16 +59,6 @@ class ReportFacts:
     findings: tuple[Finding, ...] = ()
     digests: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page, embedded as a data address."""
-
-    title: str
-    caption: str
-    alternative: str
-    source: str
 
 
 def write_report(path: Path, evaluation: Evaluation, replay: Replay, facts: ReportFacts) -> None:
@@ -116,7 +109,11 @@ def render_report(evaluation: Evaluation, replay: Replay, facts: ReportFacts) ->
             headline=headline(evaluation),
             refits=[fold.start for fold in replay.folds],
             contract_count=evaluation.contracts["symbol"].nunique(),
-            pictures=_pictures(evaluation, replay, scored, levels[0]),
+            pictures=pictures_of(evaluation, replay, scored, levels[0]),
+            group_tables=_group_tables(evaluation),
+            band=contracts.BAND,
+            new_listing_days=contracts.NEW_LISTING_DAYS,
+            run_days=RUN_DAYS,
             contract_tables=[_contract_table(evaluation, level) for level in levels],
             findings=_grouped(findings),
             quiet_checks=len(facts.findings) - len(findings),
@@ -169,9 +166,7 @@ def _scored(evaluation: Evaluation, replay: Replay) -> BoolArray:
                 f"the replay holds no forecasts of {name}, only of "
                 f"{', '.join(sorted(replay.forecasts))}; replay {name} as well"
             )
-    scored = replay.panel.labelled
-    for forecast in replay.forecasts.values():
-        scored &= np.isfinite(forecast.quantiles).all(axis=(1, 2))
+    scored = choose(replay).scored
     if int(scored.sum()) != evaluation.scored:
         raise InputError(
             f"the replay has {int(scored.sum())} decisions that can be scored, the evaluation "
@@ -180,86 +175,15 @@ def _scored(evaluation: Evaluation, replay: Replay) -> BoolArray:
     return scored
 
 
-def _pictures(
-    evaluation: Evaluation, replay: Replay, scored: BoolArray, level: float
-) -> list[Picture]:
-    panel = replay.panel.rows(scored)
-    sides = replay.forecasts[OURS].sides
-    reference = evaluation.reference
-    forecasts = {
-        name: {side: replay.forecasts[name].at(side, level)[scored] for side in sides}
-        for name in (OURS, reference)
-    }
-    calendar = _plots.count_by_calendar(
-        panel.decided,
-        {
-            name: np.column_stack([panel.outcomes[side] > own[side] for side in sides])
-            for name, own in forecasts.items()
-        },
-        level,
-    )
-    symbols, symbol_of, counts = np.unique(
-        panel.frame["symbol"].to_numpy(dtype=str), return_inverse=True, return_counts=True
-    )
-    busiest = int(counts.argmax())
-    own_rows = np.flatnonzero(symbol_of == busiest)
-    one = _plots.Excursions(
-        symbol=str(symbols[busiest]),
-        level=level,
-        decided=panel.decided[own_rows],
-        outcomes={side: panel.outcomes[side][own_rows] for side in sides},
-        ours={side: forecasts[OURS][side][own_rows] for side in sides},
-        reference={side: forecasts[reference][side][own_rows] for side in sides},
-    )
-    return [
-        Picture(
-            "Was the margin exceeded as often as promised?",
-            "Exceedance ratio of every model, both sides together. The bar is the 95 % block "
-            "bootstrap interval, the broken line exact coverage; right of it the forecast was too "
-            "low. No bar: the test period is too short for an interval.",
-            "Dots with intervals of the exceedance ratio, a row a model and a panel a level; "
-            "the values stand in the table of models.",
-            _embed(_plots.to_svg(lambda: _plots.draw_exceedance_ratios(evaluation, OURS))),
-        ),
-        Picture(
-            "What did the protection cost?",
-            f"Mean pinball loss relative to {reference}, both sides together; shorter is better.",
-            "Bars of the pinball ratio, a row a model and a panel a level; the values stand in "
-            "the tables by level.",
-            _embed(_plots.to_svg(lambda: _plots.draw_pinball_ratios(evaluation, OURS))),
-        ),
-        Picture(
-            f"Forecast and outcome: {one.symbol}",
-            f"The contract with the most scored decisions ({len(own_rows):,}), thinned for drawing "
-            "to the largest value of each stretch of time, so that no peak is lost. A cross marks "
-            f"an outcome beyond the {OURS} forecast made for it.",
-            f"Lines of the {OURS} and {reference} forecasts over the realised adverse excursion of "
-            f"{one.symbol}, a panel a side.",
-            _embed(_plots.to_svg(lambda: _plots.draw_excursions(one, OURS, reference))),
-        ),
-        Picture(
-            "When was it exceeded?",
-            f"Exceedances per {calendar.unit} at level {level:g}, all contracts and sides; the "
-            "black line is the count that exact coverage would have. One crash fills many "
-            "overlapping decisions of many contracts, so high bars are few events, not many.",
-            f"Bars of exceedances per {calendar.unit} against the nominal count; the largest is "
-            f"{int(calendar.counts[OURS].max()):,} against "
-            f"{calendar.nominal[calendar.counts[OURS].argmax()]:.0f}.",
-            _embed(_plots.to_svg(lambda: _plots.draw_calendar(calendar, OURS, reference, level))),
-        ),
-        Picture(
-            "Which contracts stand out?",
-            f"Exceedance ratio of {OURS} per contract and side at level {level:g}; of more than "
-            f"{_plots.MOST_CONTRACTS} contracts, the most and the least exceeded.",
-            "Dots of the exceedance ratio, a row a contract, a mark a side; the values stand in "
-            "the table of contracts.",
-            _embed(_plots.to_svg(lambda: _plots.draw_contracts(evaluation.contracts, OURS, level))),
-        ),
-    ]
-
-
-def _embed(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+def _group_tables(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return what the tables by year and by listing have in common: title and columns."""
+    level = min(cell.level for cell in evaluation.cells)
+    tables = []
+    for kind, title in (("year", "By calendar year"), ("listing", "New listings")):
+        names = list(dict.fromkeys(g.name for g in evaluation.groups if g.kind == kind))
+        columns = [evaluation.group(evaluation.reference, name, level) for name in names]
+        tables.append({"kind": kind, "title": title, "columns": columns})
+    return tables
 
 
 def _contract_table(evaluation: Evaluation, level: float) -> dict[str, Any]:
@@ -309,6 +233,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         number=lambda value, digits=3: _known(value, f".{digits}f"),
+        error=_error,
         count=lambda value: _known(value, ",.0f"),
         percent=lambda value, digits=2: _known(value, f".{digits}f", 100.0, " %"),
         bps=lambda value, digits=2: _known(value, f".{digits}f", 10_000.0),
@@ -327,6 +252,11 @@ def _known(value: float | None, form: str, factor: float = 1.0, unit: str = "") 
     if value is None or not math.isfinite(value):
         return UNKNOWN
     return f"{format(factor * value, form)}{unit}"
+
+
+def _error(value: float) -> str:
+    """Write a standard error after its figure; nothing where it is not known."""
+    return "" if math.isnan(value) else f"\N{PLUS-MINUS SIGN} {value:.3f}"
 
 
 def _duration(minutes: float) -> str:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from margincast.backtest.contracts import first_decisions
 from margincast.backtest.evaluation import Evaluation, evaluate
 from margincast.backtest.forecasts import write_forecasts
 from margincast.backtest.replay import Replay, replay, walk_forward_folds
@@ -119,6 +120,7 @@ def run_backtest(workload: Workload, setting: Setting) -> Backtest:
         job.gate.reference,
         horizon=job.target.horizon,
         spacing=grid.interval * job.target.stride,
+        first_decisions=first_decisions(workload.panel),
     )
     verdict = evaluate_gate(job.gate, evidence_of(evaluation, workload))
     write_forecasts(
@@ -176,7 +178,6 @@ def summary_record(
         ],
         "gate": verdict.to_json(),
         **evaluation.as_record(),
-        "contracts": evaluation.contracts.to_dict(orient="records"),
         "findings": [finding.as_record() for finding in found(workload.findings)],
     }
 

@@ -1,7 +1,7 @@
 """``margincast score``: the champion on the latest data, as a table of margin levels."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from margincast.core.errors import CheckFailedError, InputError, MargincastError
 from margincast.core.time import format_duration, parse_instant
 from margincast.data.book import BookTable, latest_snapshots
 from margincast.data.writing import write_table
-from margincast.features.pipeline import build_features
+from margincast.features.pipeline import FeatureTable, build_features
 from margincast.jobs.console import output, say
 from margincast.jobs.setting import Setting
 from margincast.jobs.simulated_data import data_root
@@ -20,21 +20,24 @@ from margincast.jobs.tables import margin_table
 from margincast.margin.liquidation_cost import Book
 from margincast.margin.schedule import require_policy_fits
 from margincast.models.catalogue import LOADERS
+from margincast.models.protocol import Panel
 from margincast.serving.batch import (
     Origin,
-    latest_decisions,
+    latest_rows,
     policy_hash,
     require_answers,
     score,
     score_fallback,
 )
-from margincast.serving.bundle import read_bundle
+from margincast.serving.bundle import Manifest, read_bundle
 from margincast.serving.registry import Registry
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import apply_overrides, load_spec, validate_spec
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 from margincast.specs.training import Data, TrainingJob
-from margincast.training.market import read_market
+from margincast.training.market import Market, read_market
+from margincast.training.panel import assemble_panel
+from margincast.training.targets import outcome_table
 
 
 class NoChampionError(CheckFailedError):
@@ -150,12 +153,13 @@ def _scored(
     known = table.frame.loc[table.frame["ts"] <= at]
     if known.empty:
         raise InputError(f"no data at or before {at:%F %H:%M} UTC; the first is later")
-    decisions = latest_decisions(known)
     version = f"{name}/{champion.version.version}"
-    say(f"{version}: {len(decisions)} contracts, data as of {decisions['ts'].max():%F %H:%M} UTC")
+    count, latest = known["symbol"].nunique(), known["ts"].max()
+    say(f"{version}: {count} contracts, data as of {latest:%F %H:%M} UTC")
+    panel = _since_training(replace(table, frame=known), market, job, bundle.manifest)
     origin = Origin(version, feature_set.digest(), policy_hash(policy, schedule))
     levels = score(
-        decisions,
+        panel,
         bundle.forecaster,
         policy,
         schedule,
@@ -168,13 +172,31 @@ def _scored(
     warm_up = format_duration(feature_set.grid.warm_up)
     young = f"no decision yet: less history than the features' warm-up of {warm_up}"
     undecided |= dict.fromkeys(market.bars.frames, young)
-    for symbol in decisions["symbol"]:
+    for symbol in known["symbol"].unique():
         undecided.pop(symbol, None)
     others = [
         score_fallback([symbol], schedule, at=at, reason=reason, origin=origin)
         for symbol, reason in sorted(undecided.items())
     ]
     return pd.concat([levels, *others]).sort_values(["symbol", "side", "tier"], ignore_index=True)
+
+
+def _since_training(
+    table: FeatureTable, market: Market, job: TrainingJob, manifest: Manifest
+) -> Panel:
+    """Decisions the model has not seen, with what is known to have followed them.
+
+    Every contract's newest decision is among them, also where it lies before the end of training.
+    """
+    target = job.target
+    outcomes, _ = outcome_table(market.bars, target.horizon, target.gap_tolerance, target.kind)
+    interval = market.bars.interval
+    panel, _ = assemble_panel(
+        table, outcomes, target.sides, stride=target.stride, interval=interval, with_newest=True
+    )
+    unseen = panel.decided > np.datetime64(manifest.metadata.trained_until, "us")
+    unseen[latest_rows(panel.frame)] = True
+    return panel.rows(unseen)
 
 
 def _named(schedule: BaseSchedule) -> set[str]:

@@ -2,39 +2,71 @@
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from margincast.backtest.contracts import BAND
 from margincast.backtest.evaluation import Evaluation
 from margincast.models.catalogue import OURS
 from margincast.serving.gate import GateVerdict
 
+MOST_LEVELS = 3
+"""Levels shown on the screen, so that a row fits 120 columns."""
 MOST_ROWS = 60
 """A longer table of margin levels is cut to first tiers on the screen."""
 
 
 def model_table(evaluation: Evaluation, levels: tuple[float, ...]) -> Table:
-    """One row a model: pinball relative to the reference, exceedance ratio and cost by level."""
-    table = Table(title=f"Backtest, {evaluation.scored:,} decisions, out of sample")
-    table.add_column("model", no_wrap=True, min_width=12)
-    table.add_column("pinball\nmean", justify="right")
-    for level in levels:
-        table.add_column(f"pinball\n{level:g}", justify="right")
-        table.add_column(f"exceeded\n{level:g}", justify="right")
-    table.add_column(f"mean forecast\n{levels[0]:g}", justify="right")
-    table.add_column("largest\none-day rise", justify="right")
-    for model in sorted(evaluation.models, key=lambda summary: summary.pinball_ratio):
-        cells = [evaluation.cell(model.model, "both", level) for level in levels]
-        row = [model.model, f"{model.pinball_ratio:.3f}"]
-        for cell in cells:
-            row += [f"{cell.pinball_ratio:.3f}", f"{cell.exceedance_ratio:.2f}x"]
-        rise = model.largest_one_day_rise
-        row += [f"{cells[0].mean_forecast:.2%}", f"{rise:+.0%}" if np.isfinite(rise) else "-"]
-        table.add_row(*row, style="bold" if model.model == OURS else None)
-    table.caption = (
-        f"pinball: mean loss relative to {evaluation.reference}, lower is better. exceeded: "
-        "observed over nominal exceedances, 1.00x is exact, above is under-margined."
+    """One row a model: pinball relative to the reference, exceedance ratio and cost by level.
+
+    Of many levels the first ``MOST_LEVELS`` are shown; every row fits 120 columns.
+    """
+    shown = levels[:MOST_LEVELS]
+    table = Table(
+        title=f"Backtest, {evaluation.scored:,} decisions, out of sample",
+        box=SIMPLE_HEAD,
+        padding=0,
     )
+    table.add_column("model", no_wrap=True, min_width=12, max_width=28)
+    headings = ["pinball\nmean"]
+    for level in shown:
+        headings += [f"pinball\n{level:g}", f"exceed.\n{level:g}"]
+    headings += ["fore-\ncast", "in\nband", "beyond\nbps", "one-day\nrise"]
+    for heading in headings:
+        # a narrow screen folds figures and cuts none
+        table.add_column(heading, justify="right", overflow="fold")
+    for model in sorted(evaluation.models, key=lambda summary: summary.pinball_ratio):
+        cells = [evaluation.cell(model.model, "both", level) for level in shown]
+        error = model.pinball_ratio_error
+        row = [model.model, f"{model.pinball_ratio:.3f}"]
+        row[-1] += f" \N{PLUS-MINUS SIGN}{error:.3f}" if np.isfinite(error) else ""
+        for cell in cells:
+            # a space keeps the figures of members and others in line
+            row.append(f"{cell.pinball_ratio:.3f}{'*' if cell.in_confidence_set else ' '}")
+            row.append(f"{cell.exceedance_ratio:.2f}x")
+        first = cells[0]
+        row += [
+            f"{first.mean_forecast:.2%}",
+            f"{model.contracts_within:.0%}",
+            _known(first.shortfall_per_exceedance * 1e4, ".0f"),
+            _known(model.largest_one_day_rise, "+.0%"),
+        ]
+        table.add_row(*row, style="bold" if model.model == OURS else None)
+    low, high = BAND
+    table.caption = (
+        f"pinball: mean loss relative to {evaluation.reference} \N{PLUS-MINUS SIGN} standard "
+        "error, lower is better; * in the 90 % confidence set. exceed.: observed over nominal "
+        f"exceedances, 1.00x is exact, above is under-margined. At {levels[0]:g}: mean forecast; "
+        f"share of contracts exceeded {low:g} to {high:g}x; shortfall beyond the forecast per "
+        "exceedance; largest one-day rise."
+    )
+    if len(shown) < len(levels):
+        table.caption += f" All {len(levels)} levels stand in the report."
     return table
+
+
+def _known(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "-"
 
 
 def verdict_text(verdict: GateVerdict) -> str:

@@ -225,6 +225,7 @@ def _register(
         spec_digest=job.digest(),
         feature_set_hash=workload.feature_set.digest(),
         training_data_digest=workload.market.digest,
+        trained_until=str(workload.panel.decided[workload.panel.labelled].max()),
     )
     specs = {
         "training": job.model_dump(mode="json"),

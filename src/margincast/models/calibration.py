@@ -1,16 +1,22 @@
-"""Conformal calibration: factors that make out-of-fold coverage exact before a model is used.
+"""Conformal calibration: factors that make coverage right out of sample before a model is used.
 
 Split conformal prediction with the score outcome / forecast (a one-sided, multiplicative version
 of conformalised quantile regression, Romano et al. 2019, arXiv:1905.03222): forecasts multiplied
 by the score's finite-sample quantile are exceeded by at most 1 - level of the calibration
-outcomes. A contract's own factor is pooled with everybody's, because few contracts have enough
-exceedances of their own.
+outcomes. The scores come from models fitted on what lay *before* (forward chaining): folds that
+learn from the future as well meet crises they have already seen, and their factors are too large
+for a model that has seen them all. Everybody's factor is pulled towards 1 while the evidence is
+short, and a contract's own factor towards everybody's.
 """
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from margincast.core.types import FloatArray
 
@@ -18,50 +24,79 @@ SMALLEST_FACTOR = 1e-6
 """A factor is 0 where that many outcomes are (a pinned price); logs take it as this."""
 
 
-def conformal_factor(outcome: FloatArray, forecast: FloatArray, level: float) -> float:
+@dataclass(frozen=True)
+class ConformalFactors:
+    """Logarithms of factors for S sides and L levels.
+
+    Attributes:
+        everybody: shape (S, L); of a contract that was not there when the model was fitted.
+        contracts: per contract what comes on top, both sides together, shape (L,).
+    """
+
+    everybody: FloatArray
+    contracts: Mapping[str, FloatArray]
+
+    def logs(self, symbols: Iterable[object]) -> FloatArray:
+        """Return log factors, shape (n, S, L), of n rows' contracts."""
+        codes, names = pd.factorize(np.asarray(list(symbols), dtype=object))
+        none = np.zeros(self.everybody.shape[1])
+        own = np.array([self.contracts.get(str(name), none) for name in names])
+        own = own.reshape(len(names), self.everybody.shape[1])
+        return np.asarray(self.everybody[None] + own[codes][:, None, :])
+
+
+def conformal_factor(scores: FloatArray, level: float) -> float:
     """Return the factor that gives forecasts exact finite-sample coverage.
 
-    The ceil((n + 1) level)-th smallest of outcome / forecast, shape (n,) each; with fewer than
-    level / (1 - level) scores no finite factor has the coverage, and the largest score is taken.
+    The ceil((n + 1) level)-th smallest of the scores outcome / forecast, shape (n,); with fewer
+    than level / (1 - level) scores no finite factor has the coverage, and the largest is taken.
     """
-    scores = np.sort(outcome / forecast)
-    rank = min(math.ceil((len(scores) + 1) * level), len(scores))
-    return float(scores[rank - 1])
+    ordered = np.sort(scores)
+    rank = min(math.ceil((len(ordered) + 1) * level), len(ordered))
+    return float(ordered[rank - 1])
 
 
-def pooled_factors(
-    outcome: FloatArray,
-    forecast: FloatArray,
+def fit_factors(
+    scores: FloatArray,
     contract: npt.NDArray[np.object_],
-    level: float,
+    levels: tuple[float, ...],
     *,
+    span: timedelta,
+    prior_span: timedelta,
     overlap: float,
     prior_exceedances: float,
-) -> tuple[float, dict[str, float]]:
-    """Return everybody's factor and each contract's, partially pooled in logarithms.
+) -> ConformalFactors:
+    """Estimate everybody's factors and each contract's, both partially pooled in logarithms.
 
-    A contract's weight is n / (n + prior), n being the independent exceedances it can show:
-    rows x (1 - level) / overlap.
+    Everybody's factor has weight span / (span + prior_span) against 1: contracts fall together, so
+    evidence grows with time and not with rows. A contract's own has weight n / (n + prior) against
+    everybody's, n being the independent exceedances a side can show: rows x (1 - level) / overlap.
 
     Args:
-        outcome: adverse excursions, shape (n,).
-        forecast: uncalibrated quantile forecasts, shape (n,), positive.
+        scores: outcome / forecast out of sample, shape (n, S, L).
         contract: contract of each row, shape (n,).
-        level: of the forecasts.
+        levels: L levels of the forecasts.
+        span: time the scores cover.
+        prior_span: evidence, in time, with which a factor of 1 counts.
         overlap: rows that share one horizon, at least 1.
-        prior_exceedances: weight of everybody's factor, in exceedances.
+        prior_exceedances: evidence, in exceedances, with which everybody's factor counts.
     """
-    everybody = conformal_factor(outcome, forecast, level)
-    factors = {}
+    weight = span / (span + prior_span) if span else 0.0
+    everybody = np.zeros(scores.shape[1:])
+    for i, j in np.ndindex(everybody.shape):
+        everybody[i, j] = weight * _log_factor(scores[:, i, j], levels[j])
+    remaining = scores / np.exp(everybody)
+    contracts = {}
     for name in np.unique(contract.astype(str)):
         rows = contract == name
-        shown = rows.sum() * (1 - level) / overlap
-        own = conformal_factor(outcome[rows], forecast[rows], level)
-        weight = shown / (shown + prior_exceedances)
-        factors[str(name)] = float(
-            math.exp(
-                weight * math.log(max(own, SMALLEST_FACTOR))
-                + (1 - weight) * math.log(max(everybody, SMALLEST_FACTOR))
-            )
-        )
-    return everybody, factors
+        own = np.zeros(len(levels))
+        for j, level in enumerate(levels):
+            shown = rows.sum() * (1 - level) / overlap
+            both_sides = remaining[rows, :, j].ravel()
+            own[j] = shown / (shown + prior_exceedances) * _log_factor(both_sides, level)
+        contracts[str(name)] = own
+    return ConformalFactors(everybody, contracts)
+
+
+def _log_factor(scores: FloatArray, level: float) -> float:
+    return math.log(max(conformal_factor(scores, level), SMALLEST_FACTOR))

@@ -5,11 +5,16 @@ from datetime import timedelta
 
 from margincast.core.errors import InputError, did_you_mean
 from margincast.core.types import Side
+from margincast.models.caviar_forecaster import CaviarForecaster
 from margincast.models.filtered_historical import Filter, FilteredHistorical
-from margincast.models.lightgbm_raw import LightGbmRaw
+from margincast.models.forest import QuantileRandomForest
+from margincast.models.garch_historical import GarchHistorical, Tail
+from margincast.models.har_quantile import HarQuantile
+from margincast.models.lightgbm_raw import DEFAULTS, TUNED, LightGbmRaw, Settings
 from margincast.models.margincast import MargincastForecaster
 from margincast.models.protocol import Forecaster
 from margincast.models.scale import HarScale
+from margincast.models.sklearn_boosting import SklearnBoosting
 from margincast.specs.training import Model
 
 OURS = "margincast"
@@ -37,28 +42,76 @@ def make_forecaster(
     Raises:
         InputError: no such forecaster; says which there are.
     """
+    scale, peers = model.scale, model.peers
 
-    def historical(filter_name: Filter, history: timedelta | None) -> FilteredHistorical:
-        scale = model.scale
+    def historical(
+        filter_name: Filter, history: timedelta | None, column: str = peers.ewma_column
+    ) -> FilteredHistorical:
         return FilteredHistorical(
             name=name,
             filter=filter_name,
-            column=model.peers.ewma_column,
+            column=column,
             har=HarScale(scale.columns, scale.seasonal_harmonics, scale.ridge),
             history=history,
-            minimum_exceedances=model.peers.minimum_exceedances,
+            minimum_exceedances=peers.minimum_exceedances,
             sides=sides,
             levels=levels,
         )
 
+    def garch(*, asymmetric: bool, tail: Tail) -> GarchHistorical:
+        return GarchHistorical(
+            name=name,
+            asymmetric=asymmetric,
+            tail=tail,
+            history=peers.history,
+            minimum_exceedances=peers.minimum_exceedances,
+            sides=sides,
+            levels=levels,
+            overlap=overlap,
+        )
+
+    def caviar(*, asymmetric: bool) -> CaviarForecaster:
+        return CaviarForecaster(name, asymmetric, sides, levels, overlap)
+
+    def har_quantile(*, logarithmic: bool, seasonal: bool) -> HarQuantile:
+        harmonics = scale.seasonal_harmonics if seasonal else ()
+        return HarQuantile(name, logarithmic, scale.columns, harmonics, sides, levels, overlap)
+
+    def raw(settings: Settings) -> LightGbmRaw:
+        return LightGbmRaw(
+            sides,
+            levels,
+            model.stride,
+            model.minimum_rows,
+            model.head.seed,
+            threads,
+            settings,
+            name,
+        )
+
+    def thinned(kind: type[QuantileRandomForest | SklearnBoosting]) -> Forecaster:
+        return kind(sides, levels, model.stride, model.minimum_rows, model.head.seed, threads)
+
     makers: Mapping[str, Callable[[], Forecaster]] = {
         OURS: lambda: MargincastForecaster(model, sides, levels, overlap, threads),
         "static": lambda: historical("none", None),
-        "ewma_fhs": lambda: historical("column", model.peers.history),
-        "har_fhs": lambda: historical("har", model.peers.history),
-        "lightgbm_raw": lambda: LightGbmRaw(
-            sides, levels, model.stride, model.minimum_rows, model.head.seed, threads
-        ),
+        "rolling_hs": lambda: historical("none", peers.history),
+        "ewma_fhs": lambda: historical("column", peers.history),
+        "parkinson_fhs": lambda: historical("column", peers.history, peers.parkinson_column),
+        "har_fhs": lambda: historical("har", peers.history),
+        "garch_t_fhs": lambda: garch(asymmetric=False, tail="empirical"),
+        "gjr_t_fhs": lambda: garch(asymmetric=True, tail="empirical"),
+        "garch_evt": lambda: garch(asymmetric=False, tail="generalised_pareto"),
+        "caviar_sav": lambda: caviar(asymmetric=False),
+        "caviar_as": lambda: caviar(asymmetric=True),
+        "har_qr": lambda: har_quantile(logarithmic=False, seasonal=False),
+        "har_qr_seasonal": lambda: har_quantile(logarithmic=False, seasonal=True),
+        "har_qr_log": lambda: har_quantile(logarithmic=True, seasonal=False),
+        "har_qr_log_seasonal": lambda: har_quantile(logarithmic=True, seasonal=True),
+        "quantile_forest": lambda: thinned(QuantileRandomForest),
+        "sklearn_gbq": lambda: thinned(SklearnBoosting),
+        "lightgbm_raw": lambda: raw(DEFAULTS),
+        "lightgbm_raw_tuned": lambda: raw(TUNED),
     }
     if name not in makers:
         hint = did_you_mean(name, makers) or f"; there are {', '.join(sorted(makers))}"
@@ -68,9 +121,16 @@ def make_forecaster(
 
 LOADERS: Mapping[str, type[Forecaster]] = {
     OURS: MargincastForecaster,
-    "static": FilteredHistorical,
-    "ewma_fhs": FilteredHistorical,
-    "har_fhs": FilteredHistorical,
-    "lightgbm_raw": LightGbmRaw,
+    **dict.fromkeys(
+        ("static", "rolling_hs", "ewma_fhs", "parkinson_fhs", "har_fhs"), FilteredHistorical
+    ),
+    **dict.fromkeys(("garch_t_fhs", "gjr_t_fhs", "garch_evt"), GarchHistorical),
+    **dict.fromkeys(("caviar_sav", "caviar_as"), CaviarForecaster),
+    **dict.fromkeys(
+        ("har_qr", "har_qr_seasonal", "har_qr_log", "har_qr_log_seasonal"), HarQuantile
+    ),
+    "quantile_forest": QuantileRandomForest,
+    "sklearn_gbq": SklearnBoosting,
+    **dict.fromkeys(("lightgbm_raw", "lightgbm_raw_tuned"), LightGbmRaw),
 }
 """Which class reads a saved model of each name; the only classes a bundle may name."""

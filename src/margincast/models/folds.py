@@ -1,4 +1,4 @@
-"""Contiguous purged folds of time: out-of-fold forecasts that no training label overlaps."""
+"""Contiguous blocks of time and the rows that may train for each: no label overlaps its block."""
 
 from collections.abc import Iterator
 
@@ -21,11 +21,25 @@ def purged_folds(
         label_end: times at which labels became known, shape (n,).
         count: number of blocks, each with about the same number of rows.
     """
-    edges = decided[np.linspace(0, len(decided), count + 1).astype(int)[1:-1]]
-    block_of = np.searchsorted(edges, decided, side="right")
-    for block in range(count):
-        inside = block_of == block
-        if not inside.any():
-            continue
+    for inside in _blocks(decided, count):
         first, last = decided[inside].min(), label_end[inside].max()
         yield (label_end < first) | (decided > last), inside
+
+
+def forward_chain(
+    decided: npt.NDArray[np.datetime64], label_end: npt.NDArray[np.datetime64], count: int
+) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """Cut time into ``count`` blocks; yield for all but the first (rows before, rows of the block).
+
+    A row trains for a block only if its label was known before the block starts, as at every refit
+    of a walk-forward. Arguments as of :func:`purged_folds`.
+    """
+    for inside in _blocks(decided, count)[1:]:
+        yield label_end < decided[inside].min(), inside
+
+
+def _blocks(decided: npt.NDArray[np.datetime64], count: int) -> list[BoolArray]:
+    edges = decided[np.linspace(0, len(decided), count + 1).astype(int)[1:-1]]
+    block_of = np.searchsorted(edges, decided, side="right")
+    masks = [np.asarray(block_of == block) for block in range(count)]
+    return [inside for inside in masks if inside.any()]

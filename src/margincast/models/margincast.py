@@ -8,7 +8,7 @@ removed by rearrangement (Chernozhukov et al. 2010, doi:10.3982/ECTA7880).
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -19,16 +19,17 @@ import pandas as pd
 from margincast.core.errors import InsufficientHistoryError
 from margincast.core.threads import available_threads
 from margincast.core.types import FloatArray, Side
-from margincast.models.calibration import pooled_factors
-from margincast.models.folds import purged_folds
+from margincast.models.calibration import ConformalFactors, fit_factors
+from margincast.models.folds import forward_chain
 from margincast.models.head import (
     QuantileHead,
     booster_from_text,
     booster_text,
 )
+from margincast.models.online import QuantileTracking
 from margincast.models.protocol import Panel, TailForecast, Unit
 from margincast.models.scale import HarScale
-from margincast.models.tail import GeneralisedPareto, fit_generalised_pareto
+from margincast.models.tail import GeneralisedPareto, fit_shrunken_pareto
 from margincast.specs.loading import validate_spec
 from margincast.specs.training import Model
 
@@ -40,8 +41,9 @@ MINIMUM_EXPECTED_EXCEEDANCES = 10
 class _Fitted:
     scale: HarScale
     head: QuantileHead
-    factors: dict[tuple[Side, float], tuple[float, dict[str, float]]]
-    tails: dict[Side, GeneralisedPareto]
+    factors: ConformalFactors
+    tail: GeneralisedPareto
+    until: np.datetime64
 
 
 @dataclass
@@ -74,58 +76,57 @@ class MargincastForecaster:
         """Fit all stages; see :class:`~margincast.models.protocol.Forecaster`."""
         thinned = panel.thinned(self.chosen.stride, self.chosen.minimum_rows)
         self._require_history(len(thinned))
-        out_of_fold = self._out_of_fold(thinned)
-        known = np.isfinite(out_of_fold).all(axis=(1, 2))
-        symbols = thinned.frame["symbol"].to_numpy(dtype=object)[known]
-        codes, names = pd.factorize(symbols)
-        overlap = max(1.0, self.overlap * len(thinned) / len(panel))
-        factors: dict[tuple[Side, float], tuple[float, dict[str, float]]] = {}
-        tails = {}
-        for i, side in enumerate(self.sides):
-            outcome = thinned.outcomes[side][known]
-            for j, level in enumerate(self.head_levels):
-                forecast = np.maximum(out_of_fold[known, i, j], np.finfo(np.float64).tiny)
-                factors[side, level] = pooled_factors(
-                    outcome,
-                    forecast,
-                    symbols,
-                    level,
-                    overlap=overlap,
-                    prior_exceedances=self.chosen.calibration.contract_prior,
-                )
-                if level == self.chosen.tail.threshold_level:
-                    factor = _factors(names, factors[side, level])[codes]
-                    excess = outcome / (forecast * factor) - 1.0
-                    tails[side] = fit_generalised_pareto(excess[excess > 0])
+        chained = self._chained(thinned)
+        known = np.asarray(np.isfinite(chained).all(axis=(1, 2)))
+        tested = thinned.rows(known)
+        tiny = np.finfo(np.float64).tiny
+        scores = self._outcomes(tested) / np.maximum(chained[known], tiny)
+        symbols = tested.frame["symbol"].to_numpy(dtype=object)
+        calibration = self.chosen.calibration
+        factors = fit_factors(
+            scores,
+            symbols,
+            self.head_levels,
+            span=(tested.decided.max() - tested.decided.min()).item(),
+            prior_span=calibration.prior,
+            overlap=max(1.0, self.overlap * len(thinned) / len(panel)),
+            prior_exceedances=calibration.contract_prior,
+        )
+        threshold = self.head_levels.index(self.chosen.tail.threshold_level)
+        beyond = (scores / np.exp(factors.logs(symbols)))[:, :, threshold] - 1.0
+        days = tested.decided[(beyond > 0).any(axis=1)].astype("datetime64[D]")
+        tail = fit_shrunken_pareto(beyond[beyond > 0], len(np.unique(days)))
         scale, head = self._fit_stages(thinned)
-        self._fitted = _Fitted(scale, head, factors, tails)
+        self._fitted = _Fitted(scale, head, factors, tail, panel.decided.max())
         return self
 
-    def predict(self, frame: pd.DataFrame) -> TailForecast:
+    def predict(self, panel: Panel) -> TailForecast:
         """Forecast quantiles and expected shortfall for every row."""
+        frame = panel.frame
         fitted = self._require_fitted()
         threshold = self.chosen.tail.threshold_level
-        codes, symbols = pd.factorize(frame["symbol"])
-        base = self._raw(fitted.scale, fitted.head, frame)
-        for i, side in enumerate(self.sides):
-            for j, level in enumerate(self.head_levels):
-                base[:, i, j] *= _factors(symbols, fitted.factors[side, level])[codes]
-        base = np.sort(base, axis=2)
+        raw = self._raw(fitted.scale, fitted.head, frame)
+        base = np.sort(raw * np.exp(fitted.factors.logs(frame["symbol"])), axis=2)
+        anchor = base[:, :, self.head_levels.index(threshold)]
         quantiles = np.empty((len(frame), len(self.sides), len(self.levels)))
-        shortfall = np.empty_like(quantiles)
-        for i, side in enumerate(self.sides):
-            tail = fitted.tails[side]
-            anchor = base[:, i, self.head_levels.index(threshold)]
-            for k, level in enumerate(self.levels):
-                if level < self.chosen.tail.from_level:
-                    quantiles[:, i, k] = base[:, i, self.head_levels.index(level)]
-                else:
-                    survival = (1 - level) / (1 - threshold)
-                    quantiles[:, i, k] = anchor * (1 + tail.excess_quantile(survival))
-            quantiles[:, i] = np.sort(quantiles[:, i], axis=1)
-            for k, level in enumerate(self.levels):
-                shortfall[:, i, k] = self._shortfall(base[:, i], quantiles[:, i, k], level, tail)
-        return TailForecast(self.sides, self.levels, quantiles, shortfall)
+        for k, level in enumerate(self.levels):
+            if level < self.chosen.tail.from_level:
+                quantiles[:, :, k] = base[:, :, self.head_levels.index(level)]
+            else:
+                survival = (1 - level) / (1 - threshold)
+                quantiles[:, :, k] = anchor * (1 + fitted.tail.excess_quantile(survival))
+        quantiles *= np.exp(self._corrections(panel, quantiles, fitted))
+        quantiles = np.sort(quantiles, axis=2)
+        shortfall = np.stack(
+            [
+                self._shortfall(base, quantiles[:, :, k], level)
+                for k, level in enumerate(self.levels)
+            ],
+            axis=2,
+        )
+        return TailForecast(
+            self.sides, self.levels, quantiles, np.maximum.accumulate(shortfall, axis=2)
+        )
 
     def parameters(self) -> dict[str, Any]:
         """Return chosen and estimated parameters, JSON-like."""
@@ -137,11 +138,12 @@ class MargincastForecaster:
             "levels": list(self.levels),
             "units": [list(item) for item in fitted.head.units.items()],
             "scale": fitted.scale.parameters(),
-            "tails": {side: asdict(tail) for side, tail in fitted.tails.items()},
-            "factors": [
-                {"side": side, "level": level, "everybody": everybody, "contracts": contracts}
-                for (side, level), (everybody, contracts) in fitted.factors.items()
-            ],
+            "tail": asdict(fitted.tail),
+            "log_factors": fitted.factors.everybody.tolist(),
+            "contract_log_factors": {
+                name: own.tolist() for name, own in fitted.factors.contracts.items()
+            },
+            "until": str(fitted.until),
         }
 
     def save(self, directory: Path) -> None:
@@ -173,11 +175,12 @@ class MargincastForecaster:
         model._fitted = _Fitted(
             HarScale.from_parameters(record["scale"]),
             head,
-            {
-                (entry["side"], entry["level"]): (entry["everybody"], entry["contracts"])
-                for entry in record["factors"]
-            },
-            {side: GeneralisedPareto(**tail) for side, tail in record["tails"].items()},
+            ConformalFactors(
+                np.array(record["log_factors"]),
+                {name: np.array(own) for name, own in record["contract_log_factors"].items()},
+            ),
+            GeneralisedPareto(**record["tail"]),
+            np.datetime64(record["until"], "us"),
         )
         return model
 
@@ -193,64 +196,84 @@ class MargincastForecaster:
         ).fit(fitting.frame, width[known], fitting.outcomes)
         return scale, head
 
-    def _out_of_fold(self, panel: Panel) -> FloatArray:
+    def _chained(self, panel: Panel) -> FloatArray:
+        """Forecasts of models that were fitted on what lay before; NaN in the first block."""
         result = np.full((len(panel), len(self.sides), len(self.head_levels)), np.nan)
-        decided = panel.decided
-        for training, held_out in purged_folds(
-            decided, panel.label_end, self.chosen.calibration.folds
-        ):
-            self._require_history(int(training.sum()))
-            scale, head = self._fit_stages(panel.rows(training))
-            result[held_out] = self._raw(scale, head, panel.frame[held_out])
+        blocks = forward_chain(panel.decided, panel.label_end, self.chosen.calibration.folds)
+        for training, block in blocks:
+            if training.sum() >= self._needed:
+                scale, head = self._fit_stages(panel.rows(training))
+                result[block] = self._raw(scale, head, panel.frame[block])
         return result
+
+    def _corrections(self, panel: Panel, base: FloatArray, fitted: _Fitted) -> FloatArray:
+        """Log corrections from outcomes that became known since the fit, shape of ``base``."""
+        online = self.chosen.calibration.online
+        scores = self._outcomes(panel) / np.maximum(base, np.finfo(np.float64).tiny)
+        decided = panel.decided
+        scores[decided <= fitted.until] = np.nan  # what the fit has seen teaches nothing twice
+        if np.isnan(scores).all():
+            return np.zeros_like(base)
+        order = np.argsort(decided, kind="stable")
+        tracking = QuantileTracking(online.everybody_rate, online.contract_rate, online.lowest)
+        found = tracking.corrections(
+            scores[order],
+            panel.frame["symbol"].to_numpy(dtype=object)[order],
+            decided[order],
+            panel.label_end[order],
+            levels=self.levels,
+            overlap=self.overlap,
+        )
+        result = np.empty_like(found)
+        result[order] = found
+        return result
+
+    def _outcomes(self, panel: Panel) -> FloatArray:
+        """Outcomes of every side, shape (n, sides, 1)."""
+        return np.stack([panel.outcomes[side] for side in self.sides], axis=1)[:, :, None]
 
     def _raw(self, scale: HarScale, head: QuantileHead, frame: pd.DataFrame) -> FloatArray:
         width = scale.predict(frame)
         return head.predict(frame, width) * width[:, None, None]
 
-    def _shortfall(
-        self, base: FloatArray, quantile: FloatArray, level: float, tail: GeneralisedPareto
-    ) -> FloatArray:
-        """Mean outcome beyond a level's quantile, shape (n,).
+    def _shortfall(self, base: FloatArray, quantile: FloatArray, level: float) -> FloatArray:
+        """Mean outcome beyond a level's quantile, shape (n, sides).
 
-        Above the tail's threshold in closed form; below it the quantiles in between are joined
-        by straight lines (the trapezoid rule over the levels).
+        Above the tail's threshold in closed form, as a multiple of the quantile; below it the
+        quantiles in between are joined by straight lines (the trapezoid rule over the levels).
         """
-        threshold = self.chosen.tail.threshold_level
-        anchor = base[:, self.head_levels.index(threshold)]
+        tail, threshold = self._require_fitted().tail, self.chosen.tail.threshold_level
         if level >= threshold:
-            excess = quantile / np.maximum(anchor, np.finfo(np.float64).tiny) - 1.0
-            beyond = anchor * (tail.scale + tail.shape * excess) / (1.0 - tail.shape)
-            # a bounded tail (negative shape) may end before the head's quantile
-            return quantile + np.maximum(beyond, 0.0)
-        beyond = anchor * (1 + tail.mean_excess_beyond(0.0)) * (1 - threshold)
+            excess = tail.excess_quantile((1 - level) / (1 - threshold))
+            return quantile * (1 + tail.mean_excess_beyond(excess) / (1 + excess))
         between = [i for i, at in enumerate(self.head_levels) if level <= at <= threshold]
         grid = [self.head_levels[i] for i in between]
-        area = np.trapezoid(base[:, between], grid, axis=1)
-        return np.asarray((area + beyond) / (1 - level))
+        beyond = base[:, :, between[-1]] * (1 + tail.mean_excess_beyond(0.0)) * (1 - threshold)
+        area = np.trapezoid(base[:, :, between], grid, axis=2)
+        own = base[:, :, between[0]]
+        mean = (area + beyond) / (1 - level)
+        return np.asarray(quantile * (mean / np.maximum(own, np.finfo(np.float64).tiny)))
+
+    @property
+    def _needed(self) -> int:
+        """Decisions that expect enough exceedances of the highest level of the head."""
+        return round(MINIMUM_EXPECTED_EXCEEDANCES / (1 - max(self.head_levels)))
 
     def _require_history(self, rows: int) -> None:
-        level = max(self.head_levels)
-        needed = round(MINIMUM_EXPECTED_EXCEEDANCES / (1 - level))
+        folds = self.chosen.calibration.folds
+        needed = -(-self._needed * folds // (folds - 1))
         if rows < needed:
-            folds = self.chosen.calibration.folds
             raise InsufficientHistoryError(
-                f"level {level:g} needs at least {needed:,} training decisions "
-                f"({MINIMUM_EXPECTED_EXCEEDANCES} expected exceedances), found {rows:,} in a "
-                f"calibration fold; that is about {needed * folds // (folds - 1):,} decisions in "
-                "all: use more history or contracts, or lower levels"
+                f"level {max(self.head_levels):g} needs at least {needed:,} training decisions "
+                f"({MINIMUM_EXPECTED_EXCEEDANCES} expected exceedances before the last of {folds} "
+                f"calibration blocks), found {rows:,}: use more history or contracts, or lower "
+                "levels"
             )
 
     def _require_fitted(self) -> _Fitted:
         if self._fitted is None:
             raise RuntimeError("the forecaster is not fitted; call fit or load first")
         return self._fitted
-
-
-def _factors(symbols: Iterable[object], factors: tuple[float, dict[str, float]]) -> FloatArray:
-    """Factor of each contract; everybody's for a contract not seen in training."""
-    everybody, contracts = factors
-    return np.array([contracts.get(str(symbol), everybody) for symbol in symbols])
 
 
 def _booster_file(side: Side, level: float) -> str:

@@ -39,6 +39,27 @@ class Panel:
     log_range: FloatArray
     label_end: npt.NDArray[np.datetime64]
 
+    @classmethod
+    def of_decisions(
+        cls, frame: pd.DataFrame, units: Mapping[str, Unit], sides: tuple[Side, ...]
+    ) -> Self:
+        """Make a panel of decisions whose outcomes nobody knows yet.
+
+        Args:
+            frame: as :attr:`frame`; sorted here.
+            units: unit of every feature column.
+            sides: sides a model forecasts.
+        """
+        ordered = frame.sort_values(["ts", "symbol"], kind="stable", ignore_index=True)
+        unknown = np.full(len(frame), np.nan)
+        return cls(
+            ordered,
+            units,
+            dict.fromkeys(sides, unknown),
+            unknown,
+            np.full(len(frame), np.datetime64("NaT", "us")),
+        )
+
     def __len__(self) -> int:
         return len(self.frame)
 
@@ -96,6 +117,16 @@ class TailForecast:
     quantiles: FloatArray
     expected_shortfall: FloatArray | None = None
 
+    def rows(self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "TailForecast":
+        """Return the forecasts of a boolean mask or of row numbers."""
+        beyond = self.expected_shortfall
+        return TailForecast(
+            self.sides,
+            self.levels,
+            self.quantiles[keep],
+            None if beyond is None else beyond[keep],
+        )
+
     def at(self, side: Side, level: float) -> FloatArray:
         """Return the quantile forecasts of one side and level, shape (n,)."""
         return self.quantiles[:, self.sides.index(side), self.levels.index(level)]
@@ -115,8 +146,14 @@ class Forecaster(Protocol):
         """
         ...
 
-    def predict(self, frame: pd.DataFrame) -> TailForecast:
-        """Forecast for every row of ``frame`` (``symbol``, ``ts`` and the features)."""
+    def predict(self, panel: Panel) -> TailForecast:
+        """Forecast every decision of a panel, as it would have been forecast at its time.
+
+        A forecast hangs on the row's own features, on rows decided before it, and on outcomes whose
+        ``label_end`` is not after its decision: on nothing later. Models with a memory (a GARCH
+        filter, online calibration) go on from the last row they were fitted on, so the panel should
+        start right after it; what lies in between and is missing is bridged by expectation.
+        """
         ...
 
     def parameters(self) -> dict[str, Any]:

@@ -60,11 +60,9 @@ class HarScale:
         """
         self.unused = ()
         design = self._design(frame)
-        rarely = np.isfinite(design[:, 1 : 1 + len(self.columns)]).mean(axis=0) < 0.5
-        rarely[0] = False  # without the first column there is no scale
-        self.unused = tuple(np.array(self.columns)[rarely].tolist())
+        self.unused = rarely_known(design[:, 1 : 1 + len(self.columns)], self.columns)
         used = np.ones(design.shape[1], dtype=bool)
-        used[1 : 1 + len(self.columns)] = ~rarely
+        used[1 : 1 + len(self.columns)] = [column not in self.unused for column in self.columns]
         design = design[:, used]
         known = np.isfinite(design).all(axis=1)
         if known.sum() < design.shape[1]:
@@ -116,13 +114,34 @@ class HarScale:
         )
 
     def _design(self, frame: pd.DataFrame) -> FloatArray:
-        require_features(frame, self.columns, "HAR scale")
-        raw = frame[list(self.columns)].to_numpy(np.float64)
-        logs = np.log(known_volatilities(raw, self.columns))
+        logs = np.log(volatilities_of(frame, self.columns, "HAR scale"))
         logs[:, [column in self.unused for column in self.columns]] = 0.0
-        angle = 2 * np.pi * hour_of_week(frame["ts"]) / HOURS_PER_WEEK
-        waves = [wave(k * angle) for k in self.seasonal_harmonics for wave in (np.sin, np.cos)]
-        return np.asarray(np.column_stack([np.ones(len(frame)), logs, *waves]), dtype=np.float64)
+        waves = week_waves(frame["ts"], self.seasonal_harmonics)
+        return np.asarray(np.column_stack([np.ones(len(frame)), logs, waves]), dtype=np.float64)
+
+
+def volatilities_of(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> FloatArray:
+    """Return a frame's volatilities as :func:`known_volatilities`, shape (n, columns).
+
+    Raises:
+        InputError: a column is absent; names the model that needs it.
+    """
+    require_features(frame, columns, model)
+    return known_volatilities(frame[list(columns)].to_numpy(np.float64), columns)
+
+
+def rarely_known(volatilities: FloatArray, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns, the first excepted, that fewer than half of the decisions know."""
+    rarely = np.isfinite(volatilities).mean(axis=0) < 0.5
+    rarely[:1] = False  # without the first column there is no scale
+    return tuple(np.array(columns)[rarely].tolist())
+
+
+def week_waves(ts: "pd.Series[pd.Timestamp]", harmonics: tuple[int, ...]) -> FloatArray:
+    """Return sine and cosine of each harmonic of the week, shape (n, 2 harmonics)."""
+    angle = 2 * np.pi * hour_of_week(ts) / HOURS_PER_WEEK
+    waves = [wave(k * angle) for k in harmonics for wave in (np.sin, np.cos)]
+    return np.column_stack([np.empty((len(ts), 0)), *waves])
 
 
 def hour_of_week(ts: "pd.Series[pd.Timestamp]") -> FloatArray:

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
 import pandas as pd
 
 from margincast.core.errors import CheckFailedError
 from margincast.core.types import SIDES, Side
 from margincast.margin.levels import MarginLevel, fallback_levels, margin_levels_for
 from margincast.margin.liquidation_cost import Book
-from margincast.models.protocol import Forecaster
+from margincast.models.protocol import Forecaster, Panel
 from margincast.serving.bundle import Manifest
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 
@@ -66,14 +67,16 @@ def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:
         )
 
 
-def latest_decisions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the last decision of every contract, sorted by contract."""
-    last = frame.sort_values("ts").groupby("symbol", sort=True).tail(1)
-    return last.sort_values("symbol").reset_index(drop=True)
+def latest_rows(frame: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
+    """Return the position of every contract's last decision, in the order of contracts."""
+    order = np.lexsort((frame["ts"].to_numpy(), frame["symbol"].to_numpy(dtype=str)))
+    symbols = frame["symbol"].to_numpy(dtype=str)[order]
+    last = np.append(symbols[1:] != symbols[:-1], np.ones(min(1, len(symbols)), dtype=bool))
+    return np.asarray(order[last], dtype=np.intp)
 
 
 def score(
-    decisions: pd.DataFrame,
+    panel: Panel,
     forecaster: Forecaster,
     policy: MarginPolicy,
     schedule: BaseSchedule,
@@ -85,7 +88,8 @@ def score(
     """Turn the latest decision of every contract into margin levels.
 
     Args:
-        decisions: one row a contract, with ``symbol``, ``ts`` and the model's features.
+        panel: decisions since the model was fitted, as far as there are any; the last of every
+            contract is turned into margin, models with a memory learn from those before.
         forecaster: the champion.
         policy: the margin policy.
         schedule: the base schedule.
@@ -96,7 +100,9 @@ def score(
     Returns:
         The ``margin_levels`` table, sorted by contract, side and tier.
     """
-    predicted = forecaster.predict(decisions)
+    newest = latest_rows(panel.frame)
+    predicted = forecaster.predict(panel).rows(newest)
+    decisions = panel.frame.iloc[newest]
     level = policy.model.level
     by_side = {side: predicted.at(side, level) for side in predicted.sides}
     rows = []

@@ -48,6 +48,8 @@ class BundleMetadata:
         spec_digest: SHA-256 of the training job's spec.
         feature_set_hash: SHA-256 of the feature set's spec.
         training_data_digest: SHA-256 that stands for the data trained on.
+        trained_until: last decision the model was fitted on, ISO 8601, UTC; models with a memory
+            go on from there.
     """
 
     job: str
@@ -58,6 +60,7 @@ class BundleMetadata:
     spec_digest: str
     feature_set_hash: str
     training_data_digest: str
+    trained_until: str
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from margincast.models.protocol import Panel, Unit
 from margincast.serving.bundle import Bundle, installed_loaders, read_bundle
 
 
@@ -45,7 +46,8 @@ class BundleModel(PythonModel):
         """
         instants = pd.to_datetime(model_input["ts"], utc=True, format="ISO8601")
         frame = model_input.assign(ts=instants.astype("datetime64[us, UTC]"))
-        forecast = self.bundle.forecaster.predict(frame.reset_index(drop=True))
+        panel, back = _panel(frame.reset_index(drop=True), self.bundle)
+        forecast = self.bundle.forecaster.predict(panel).rows(back)
         rows, sides, levels = forecast.quantiles.shape
         answer = pd.DataFrame(
             {
@@ -60,6 +62,16 @@ class BundleModel(PythonModel):
         if forecast.expected_shortfall is not None:
             answer["expected_shortfall"] = forecast.expected_shortfall.ravel()
         return answer
+
+
+def _panel(
+    frame: pd.DataFrame, bundle: Bundle
+) -> tuple[Panel, "np.ndarray[tuple[int], np.dtype[np.intp]]"]:
+    """Return decisions in the order of time, and where each row of ``frame`` went."""
+    metadata = bundle.manifest.metadata
+    order = np.lexsort((frame["symbol"].to_numpy(dtype=str), frame["ts"].to_numpy()))
+    units: dict[str, Unit] = dict.fromkeys(metadata.feature_columns, "number")
+    return Panel.of_decisions(frame.iloc[order], units, metadata.sides), np.argsort(order)
 
 
 set_model(BundleModel())

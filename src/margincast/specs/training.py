@@ -95,9 +95,9 @@ class Target(Spec):
 class Scale(Spec):
     """Conditional scale: log-linear regression of the horizon's log range (HAR)."""
 
-    columns: Texts = Field(min_length=1)
+    columns: Texts
     """Volatility features, the windows of each short to long; where a longer window is not known
-    the next shorter one of the same feature stands in."""
+    the next shorter one of the same feature stands in; none: a constant scale."""
     seasonal_harmonics: Integers
     """Harmonics of the week whose sine and cosine enter (empty: no seasonality)."""
     ridge: NonNegativeFloat
@@ -134,12 +134,27 @@ class Tail(Spec):
         return self
 
 
+class Online(Spec):
+    """Correction between refits by what happened since (quantile tracking, in logarithms)."""
+
+    everybody_rate: NonNegativeFloat
+    """Log units a year by which a forecast rises when it is exceeded at every decision; 0: none."""
+    contract_rate: NonNegativeFloat
+    """The same for a contract's own correction."""
+    lowest: PositiveFraction
+    """No forecast is lowered below this share of itself."""
+
+
 class Calibration(Spec):
-    """Conformal factor from out-of-fold forecasts, partially pooled over contracts."""
+    """Conformal factors from forecasts of earlier refits, partially pooled, and their tracking."""
 
     folds: Annotated[int, Field(ge=2)]
+    """Blocks of the training period; each but the first is forecast by a model of those before."""
+    prior: Duration
+    """Time whose evidence a factor of 1 counts as: with that much, everybody's is half itself."""
     contract_prior: NonNegativeFloat
     """Expected exceedances of prior weight with which a contract's own factor is pooled."""
+    online: Online
 
 
 class Peers(Spec):
@@ -147,6 +162,8 @@ class Peers(Spec):
 
     ewma_column: str
     """Feature that is the exponentially weighted volatility of EWMA-FHS."""
+    parkinson_column: str
+    """Feature that is the range-based volatility of Parkinson-FHS."""
     history: Duration
     """Trailing history of standardised outcomes whose quantile the peers take."""
     minimum_exceedances: PositiveFloat
@@ -215,7 +232,26 @@ class Tuning(Spec):
         return self
 
 
-Peer = Literal["static", "ewma_fhs", "har_fhs", "lightgbm_raw"]
+Peer = Literal[
+    "static",
+    "rolling_hs",
+    "ewma_fhs",
+    "parkinson_fhs",
+    "har_fhs",
+    "garch_t_fhs",
+    "gjr_t_fhs",
+    "garch_evt",
+    "caviar_sav",
+    "caviar_as",
+    "har_qr",
+    "har_qr_seasonal",
+    "har_qr_log",
+    "har_qr_log_seasonal",
+    "quantile_forest",
+    "sklearn_gbq",
+    "lightgbm_raw",
+    "lightgbm_raw_tuned",
+]
 """The peers there are; see :mod:`margincast.models.catalogue`."""
 
 

@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import polars as pl
 
-from margincast.core.types import Side
+from margincast.core.types import BoolArray, Side
 from margincast.data.quality import Finding
 from margincast.features.pipeline import FeatureTable
 from margincast.models.protocol import Panel
@@ -18,6 +19,7 @@ def assemble_panel(
     *,
     stride: int,
     interval: timedelta,
+    with_newest: bool = False,
 ) -> tuple[Panel, list[Finding]]:
     """Join features and outcomes at the decisions of a stride.
 
@@ -28,6 +30,8 @@ def assemble_panel(
         stride: keep decisions whose time is a multiple of ``stride`` bars since 1970, so that the
             grid of decisions does not hang on where the data starts.
         interval: bar length.
+        with_newest: keep every contract's newest decision too, wherever it falls: the one a margin
+            is asked for.
 
     Returns:
         The panel and the number of decisions without an outcome.
@@ -35,9 +39,12 @@ def assemble_panel(
     joined = table.frame.merge(
         outcomes.to_pandas(), on=["symbol", "ts"], how="left", validate="one_to_one"
     )
-    since = joined["ts"].dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)
-    steps = since // round(interval / timedelta(microseconds=1))
-    joined = joined.loc[steps % stride == 0].reset_index(drop=True)
+    kept = on_grid(joined["ts"], stride, interval)
+    if with_newest:
+        kept |= (
+            joined["ts"].eq(joined.groupby("symbol", sort=False)["ts"].transform("max")).to_numpy()
+        )
+    joined = joined.loc[kept].reset_index(drop=True)
     panel = Panel(
         frame=joined[["symbol", "ts", "close", *table.units]],
         units=table.units,
@@ -56,3 +63,10 @@ def assemble_panel(
             "forecast, but neither trained on nor scored",
         )
     ]
+
+
+def on_grid(ts: "pd.Series[pd.Timestamp]", stride: int, interval: timedelta) -> BoolArray:
+    """Whether a decision time is a multiple of ``stride`` bars since 1970, shape (n,)."""
+    since = ts.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)
+    steps = since // round(interval / timedelta(microseconds=1))
+    return np.asarray(steps % stride == 0)

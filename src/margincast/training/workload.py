@@ -109,8 +109,10 @@ def workload_of(
     bars_in(job.target.horizon, market.bars.interval)
     table = build_features(feature_set, market.sources, cache)
     _require_columns("model.scale.columns", job.model.scale.columns, job, table)
-    if "ewma_fhs" in job.backtest.peers:
-        _require_columns("model.peers.ewma_column", (job.model.peers.ewma_column,), job, table)
+    peers = job.model.peers
+    for peer, key in (("ewma_fhs", "ewma_column"), ("parkinson_fhs", "parkinson_column")):
+        if peer in job.backtest.peers:
+            _require_columns(f"model.peers.{key}", (getattr(peers, key),), job, table)
     outcomes, lost = outcome_table(
         market.bars, job.target.horizon, job.target.gap_tolerance, job.target.kind
     )

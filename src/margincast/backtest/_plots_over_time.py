@@ -1,72 +1,28 @@
-"""Figures of the backtest report: where a margin forecast held, where not, and at what price.
+"""Figures over time and contracts: when and where a margin forecast was exceeded.
 
-Drawing only; the figures' numbers come from ``evaluation`` and ``replay``. Matplotlib's figure
-objects are used without pyplot, so nothing is left open and no global state changes. Every figure
-becomes an SVG whose colours follow the reader's light or dark setting.
+Drawing only; the figures' numbers come from ``evaluation`` and ``replay``.
 """
 
-import io
-import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from margincast.backtest.evaluation import Evaluation
-from margincast.core.errors import InputError
+from margincast.backtest._drawing import (
+    INK,
+    OURS_COLOUR,
+    PEER_COLOUR,
+    REFERENCE_COLOUR,
+    SIDE_LOOKS,
+    new_figure,
+)
 from margincast.core.types import BoolArray, FloatArray, Side
 
-INK, MUTED, GRID = "#202122", "#6e7377", "#d5d8da"
-OURS_COLOUR, REFERENCE_COLOUR, PEER_COLOUR = "#0072b2", "#d55e00", "#85898c"
-SIDE_LOOKS = {"long": ("v", "#009e73"), "short": ("^", "#cc79a7")}
-"""Blue and vermilion, green and purple of Okabe and Ito (2008), Color Universal Design; what
-stands in one plot differs in shape too."""
-
-_DARK = {
-    INK: "#e8eaec",
-    MUTED: "#a4a9ad",
-    GRID: "#3c4144",
-    OURS_COLOUR: "#56b4e9",
-    REFERENCE_COLOUR: "#e69f00",
-    PEER_COLOUR: "#92979b",
-}
-"""What each colour becomes on a dark page: sky blue and orange of the same palette."""
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "date.converter": "concise",
-    "svg.hashsalt": "margincast",
-    "text.parse_math": False,  # a contract may be called A$B
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],  # of one width, as laid out here
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-}
-_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-WIDTH_INCHES = 9.0
 MOST_POINTS = 800
 """Points drawn along a time axis; a screen shows no more."""
 MOST_CONTRACTS = 50
@@ -178,53 +134,9 @@ def largest_per_bin(
     return _BIN_NAMES[chosen], frame.resample(chosen).max()
 
 
-def draw_exceedance_ratios(evaluation: Evaluation, ours: str) -> Figure:
-    """Dots with intervals: observed over nominal exceedances, a panel a level, a row a model."""
-    models = _models(evaluation)
-    levels = _levels(evaluation)
-    figure, panels = _panels(len(levels), 1.1 + 0.3 * len(models))
-    for panel, level in zip(panels, levels, strict=True):
-        panel.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
-        for row, model in enumerate(models):
-            cell = evaluation.cell(model, "both", level)
-            colour = _colour(model, ours, evaluation.reference)
-            known = np.isfinite([cell.exceedance_ratio_low, cell.exceedance_ratio_high]).all()
-            if known:
-                ends = (cell.exceedance_ratio_low, cell.exceedance_ratio_high)
-                panel.plot(ends, (row, row), color=colour, linewidth=2.2, solid_capstyle="butt")
-            marker = "D" if model == ours else "o"
-            panel.plot(cell.exceedance_ratio, row, marker, color=colour, markersize=6)
-        panel.set_xlim(left=0.0)
-        panel.set_title(f"level {level:g}")
-        panel.set_xlabel("observed / nominal exceedances")
-        panel.grid(axis="x")
-    _name_rows(panels, models)
-    return figure
-
-
-def draw_pinball_ratios(evaluation: Evaluation, ours: str) -> Figure:
-    """Bars: mean pinball loss relative to the reference, a panel a level, a row a model."""
-    models = _models(evaluation)
-    levels = _levels(evaluation)
-    figure, panels = _panels(len(levels), 1.1 + 0.3 * len(models))
-    for panel, level in zip(panels, levels, strict=True):
-        panel.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
-        ratios = [evaluation.cell(model, "both", level).pinball_ratio for model in models]
-        colours = [_colour(model, ours, evaluation.reference) for model in models]
-        panel.barh(range(len(models)), ratios, height=0.62, color=colours)
-        right = 1.32 * max(1.0, *ratios)
-        for row, ratio in enumerate(ratios):
-            panel.text(right, row, f"{ratio:.3f}", ha="right", va="center")
-        panel.set_xlim(0.0, right)
-        panel.set_title(f"level {level:g}")
-        panel.set_xlabel(f"pinball loss / that of {evaluation.reference}")
-    _name_rows(panels, models)
-    return figure
-
-
 def draw_excursions(data: Excursions, ours: str, reference: str) -> Figure:
     """Forecasts against realised adverse excursions of one contract over time, a panel a side."""
-    figure = _figure(2.5 * len(data.outcomes))
+    figure = new_figure(2.5 * len(data.outcomes))
     panels = figure.subplots(len(data.outcomes), 1, sharex=True, squeeze=False)[:, 0]
     for panel, side in zip(panels, data.outcomes, strict=True):
         outcome, forecast = data.outcomes[side], data.ours[side]
@@ -283,7 +195,7 @@ def draw_excursions(data: Excursions, ours: str, reference: str) -> Figure:
 
 def draw_calendar(calendar: Calendar, ours: str, reference: str, level: float) -> Figure:
     """Bars: exceedances per calendar period, all contracts and sides, against the nominal count."""
-    figure = _figure(2.9)
+    figure = new_figure(2.9)
     panel = figure.subplots()
     hours = {"month": 730, "day": 24, "hour": 1}[calendar.unit]
     half, width = np.timedelta64(30 * hours, "m"), np.timedelta64(46 * hours, "m")
@@ -327,12 +239,13 @@ def draw_contracts(contracts: pd.DataFrame, model: str, level: float) -> Figure:
     Of more than ``MOST_CONTRACTS`` contracts, the most and the least exceeded are drawn.
     """
     own = contracts[(contracts["model"] == model) & (contracts["level"] == level)]
+    own = own[own["side"] != "both"]
     table = own.pivot_table(index="symbol", columns="side", values="exceedance_ratio")
     table = table.loc[table.mean(axis=1).sort_values(kind="stable").index]
     if len(table) > MOST_CONTRACTS:
         half = MOST_CONTRACTS // 2
         table = pd.concat([table.iloc[:half], table.iloc[-half:]])
-    figure = _figure(1.1 + 0.19 * max(len(table), 4))
+    figure = new_figure(1.1 + 0.19 * max(len(table), 4))
     panel = figure.subplots()
     rows = np.arange(len(table))
     panel.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), label="nominal")
@@ -347,59 +260,3 @@ def draw_contracts(contracts: pd.DataFrame, model: str, level: float) -> Figure:
     panel.grid(axis="x")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
-
-
-def to_svg(draw: Callable[[], Figure]) -> str:
-    """Draw a figure in the house style and write it as SVG; same figure, same text.
-
-    Colours become custom properties, which a style element inside the SVG sets for light and dark.
-    """
-    buffer = io.StringIO()
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # A contract's name may hold letters that only the reader's fonts have.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        draw().savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    for number, colour in enumerate(_DARK):
-        text = text.replace(colour, f"var(--c{number})")
-    light = "".join(f"--c{i}:{colour};" for i, colour in enumerate(_DARK))
-    dark = "".join(f"--c{i}:{colour};" for i, colour in enumerate(_DARK.values()))
-    style = (
-        f"<style>:root{{{light}}}@media screen and (prefers-color-scheme:dark)"
-        f"{{:root{{{dark}}}}}</style>"
-    )
-    opening = text.index(">") + 1
-    return text[:opening] + style + text[opening:]
-
-
-def _figure(height_inches: float) -> Figure:
-    return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
-
-
-def _panels(count: int, height_inches: float) -> tuple[Figure, list[Axes]]:
-    figure = _figure(height_inches)
-    return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
-
-
-def _name_rows(panels: Sequence[Axes], models: Sequence[str]) -> None:
-    """Name the rows of panels that share them; the first model stands on top."""
-    panels[0].set_yticks(range(len(models)), list(models))
-    panels[0].set_ylim(len(models) - 0.5, -0.5)
-
-
-def _models(evaluation: Evaluation) -> list[str]:
-    if not evaluation.models:
-        raise InputError("the evaluation holds no model; nothing can be drawn")
-    ranked = sorted(evaluation.models, key=lambda summary: summary.pinball_ratio)
-    return [summary.model for summary in ranked]
-
-
-def _levels(evaluation: Evaluation) -> list[float]:
-    return sorted({cell.level for cell in evaluation.cells})
-
-
-def _colour(model: str, ours: str, reference: str) -> str:
-    if model == ours:
-        return OURS_COLOUR
-    return REFERENCE_COLOUR if model == reference else PEER_COLOUR

@@ -1,0 +1,92 @@
+"""Online calibration: coverage that stays true while the market drifts between refits.
+
+Quantile tracking (Gibbs and Candes 2021, arXiv:2106.00170; conformal PID, Angelopoulos et al. 2023,
+arXiv:2307.16895), in logarithms: after an outcome the log of the forecast moves by rate x
+(exceeded - (1 - level)), up by much when it was exceeded and down by little when it was not. Its
+fixed point is the stated coverage, whatever the market does. Two clocks run side by side:
+everybody's correction, from the share of contracts exceeded at one time, and each contract's own.
+Both are slow: fast ones cost more pinball loss than the coverage they repair.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from margincast.core.types import BoolArray, FloatArray
+
+YEAR = np.timedelta64(365 * 24 * 3600 * 1_000_000, "us")
+
+
+@dataclass(frozen=True)
+class QuantileTracking:
+    """Rates and bound of the correction.
+
+    Attributes:
+        everybody_rate: log units a year for exceedances that are certain, side by side.
+        contract_rate: the same for a contract's own correction, both sides together.
+        lowest: no forecast is lowered below this share of itself: should a model go without refit
+            through years of calm, its margin does not melt away.
+    """
+
+    everybody_rate: float
+    contract_rate: float
+    lowest: float
+
+    def corrections(
+        self,
+        scores: FloatArray,
+        contract: npt.NDArray[np.object_],
+        decided: npt.NDArray[np.datetime64],
+        label_end: npt.NDArray[np.datetime64],
+        *,
+        levels: tuple[float, ...],
+        overlap: float,
+    ) -> FloatArray:
+        """Return the log correction of every decision, from what was known at its time.
+
+        An outcome counts from its ``label_end`` on, at the first decision not before it. The
+        correction starts at 0.
+
+        Args:
+            scores: outcome / forecast, shape (n, sides, levels); NaN where there is no outcome.
+            contract: contract of each row, shape (n,).
+            decided: decision times, shape (n,), sorted.
+            label_end: times at which outcomes became known, shape (n,).
+            levels: levels of the forecasts.
+            overlap: decisions of a contract that share one horizon.
+
+        Returns:
+            Shape (n, sides, levels).
+        """
+        times, start = np.unique(decided, return_index=True)
+        stop = np.append(start[1:], len(decided))
+        names, codes = np.unique(contract.astype(str), return_inverse=True)
+        tail = 1.0 - np.array(levels)
+        with np.errstate(divide="ignore"):
+            logs = np.log(scores)
+        known: BoolArray = np.asarray(np.isfinite(scores).all(axis=(1, 2)))
+        # rows decided together mature together: their horizon is one
+        ready = np.maximum.reduceat(np.where(known, label_end, _NEVER), start)
+        # decisions that share a horizon repeat each other: each carries its share of a year
+        share = (ready - times) / YEAR / overlap
+        everybody = np.zeros(scores.shape[1:])
+        own = np.zeros((len(names), scores.shape[2]))
+        floor = np.log(self.lowest)
+        result = np.empty_like(scores)
+        used = 0
+        for k, time in enumerate(times):
+            while used < k and ready[used] <= time:
+                rows = np.arange(start[used], stop[used])[known[start[used] : stop[used]]]
+                if len(rows):
+                    surprise = (logs[rows] > result[rows]) - tail
+                    everybody += self.everybody_rate * share[used] * surprise.mean(axis=0)
+                    step = self.contract_rate * share[used] * surprise.mean(axis=1)
+                    own[codes[rows]] += step
+                used += 1
+            now = slice(start[k], stop[k])
+            result[now] = np.maximum(everybody[None] + own[codes[now]][:, None, :], floor)
+        return result
+
+
+_NEVER = np.datetime64("1970-01-01", "us")
