@@ -58,7 +58,7 @@ def main() -> None:
         bare.append(time.process_time() - started)
     ratio = min(ours) / min(bare)
     print(
-        f"{len(frame):,} decisions, {len(trees)} models of {arguments.rounds} rounds, "
+        f"{len(panel):,} decisions, {len(trees)} models of {arguments.rounds} rounds, "
         f"{threads} thread(s)"
     )
     print(f"bundle predict {min(ours):.3f} s, bare Booster.predict {min(bare):.3f} s")

@@ -27,6 +27,7 @@ from margincast.models.head import (
     booster_text,
 )
 from margincast.models.online import QuantileTracking
+from margincast.models.parts import CALIBRATION, ONLINE, Stages
 from margincast.models.protocol import Panel, TailForecast, Unit
 from margincast.models.scale import HarScale
 from margincast.models.tail import GeneralisedPareto, fit_shrunken_pareto
@@ -102,19 +103,8 @@ class MargincastForecaster:
 
     def predict(self, panel: Panel) -> TailForecast:
         """Forecast quantiles and expected shortfall for every row."""
-        frame = panel.frame
         fitted = self._require_fitted()
-        threshold = self.chosen.tail.threshold_level
-        raw = self._raw(fitted.scale, fitted.head, frame)
-        base = np.sort(raw * np.exp(fitted.factors.logs(frame["symbol"])), axis=2)
-        anchor = base[:, :, self.head_levels.index(threshold)]
-        quantiles = np.empty((len(frame), len(self.sides), len(self.levels)))
-        for k, level in enumerate(self.levels):
-            if level < self.chosen.tail.from_level:
-                quantiles[:, :, k] = base[:, :, self.head_levels.index(level)]
-            else:
-                survival = (1 - level) / (1 - threshold)
-                quantiles[:, :, k] = anchor * (1 + fitted.tail.excess_quantile(survival))
+        base, quantiles = self._uncorrected(panel, fitted)
         quantiles *= np.exp(self._corrections(panel, quantiles, fitted))
         quantiles = np.sort(quantiles, axis=2)
         shortfall = np.stack(
@@ -126,6 +116,22 @@ class MargincastForecaster:
         )
         return TailForecast(
             self.sides, self.levels, quantiles, np.maximum.accumulate(shortfall, axis=2)
+        )
+
+    def stages(self, panel: Panel) -> Stages:
+        """Return what :meth:`predict` multiplies; see :mod:`~margincast.models.parts`."""
+        fitted = self._require_fitted()
+        everybody = fitted.factors.everybody
+        _, quantiles = self._uncorrected(panel, fitted)
+        anchors, multipliers = self._tail(fitted)
+        return Stages(
+            scale=fitted.scale,
+            head=fitted.head,
+            log_factors={CALIBRATION: fitted.factors.logs(panel.frame["symbol"]) - everybody},
+            average_log_factors=everybody,
+            anchors=anchors,
+            log_multipliers={ONLINE: self._corrections(panel, quantiles, fitted)},
+            average_log_multipliers=np.tile(np.log(multipliers), (len(self.sides), 1)),
         )
 
     def parameters(self) -> dict[str, Any]:
@@ -205,6 +211,24 @@ class MargincastForecaster:
                 scale, head = self._fit_stages(panel.rows(training))
                 result[block] = self._raw(scale, head, panel.frame[block])
         return result
+
+    def _uncorrected(self, panel: Panel, fitted: _Fitted) -> tuple[FloatArray, FloatArray]:
+        """Calibrated forecasts at the head's levels, and from them those at the levels served."""
+        raw = self._raw(fitted.scale, fitted.head, panel.frame)
+        base = np.sort(raw * np.exp(fitted.factors.logs(panel.frame["symbol"])), axis=2)
+        anchors, multipliers = self._tail(fitted)
+        return base, base[:, :, list(anchors)] * multipliers
+
+    def _tail(self, fitted: _Fitted) -> tuple[tuple[int, ...], FloatArray]:
+        """Head level (its position) each level is taken from, and the tail's multiplier on it."""
+        tail = self.chosen.tail
+        anchors, multipliers = [], []
+        for level in self.levels:
+            beyond = level >= tail.from_level
+            survival = (1 - level) / (1 - tail.threshold_level)
+            anchors.append(self.head_levels.index(tail.threshold_level if beyond else level))
+            multipliers.append(1 + fitted.tail.excess_quantile(survival) if beyond else 1.0)
+        return tuple(anchors), np.array(multipliers)
 
     def _corrections(self, panel: Panel, base: FloatArray, fitted: _Fitted) -> FloatArray:
         """Log corrections from outcomes that became known since the fit, shape of ``base``."""

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from margincast.core.errors import InsufficientHistoryError
-from margincast.core.types import FloatArray
+from margincast.core.types import BoolArray, FloatArray
 from margincast.models.protocol import require_features
 
 SMALLEST = 1e-5
@@ -25,6 +25,9 @@ SMALLEST_SHARE = 0.1
 """A volatility counts as at least this share of the next longer window's."""
 
 HOURS_PER_WEEK = 168.0
+
+HOUR_OF_WEEK = "hour_of_week"
+"""Name of the weekly rhythm where a forecast is explained."""
 
 
 @dataclass
@@ -37,6 +40,8 @@ class HarScale:
         seasonal_harmonics: harmonics k of the week; each adds sin and cos of 2 pi k hour / 168.
         ridge: penalty on all but the intercept, times the number of rows.
         coefficients: fitted; intercept first, shape (1 + len(columns) + 2 harmonics,).
+        centre: mean of each term over the training decisions, same shape; the average conditions
+            an explanation starts from.
         unused: columns left out because fewer than half of the training decisions knew them (the
             leading contract is not in the data, say); their coefficient is 0.
     """
@@ -45,10 +50,15 @@ class HarScale:
     seasonal_harmonics: tuple[int, ...]
     ridge: float
     coefficients: FloatArray = field(default_factory=lambda: np.empty(0))
+    centre: FloatArray = field(default_factory=lambda: np.empty(0))
     unused: tuple[str, ...] = ()
 
     def fit(self, frame: pd.DataFrame, log_range: FloatArray) -> Self:
-        """Estimate by ridge least squares of log(log_range).
+        """Estimate by ridge least squares of log(log_range), elasticities summing to 1.
+
+        A market three times as wild has ranges three times as wide. Without the constraint the sum
+        comes out a little below 1, because volatility returns to its mean in the sample, and a
+        scale that met a lasting change would stay too small by the factor^(sum - 1).
 
         Args:
             frame: n decisions with ``ts`` and the columns.
@@ -79,9 +89,13 @@ class HarScale:
         moment = np.einsum("ni,n->i", design, response)
         penalty = self.ridge * len(design) * np.eye(design.shape[1])
         penalty[0, 0] = 0.0
-        solution = np.linalg.solve(gram + penalty, moment)
         self.coefficients = np.zeros(len(used))
+        elasticities = np.arange(len(used))[used] - 1 < len(self.columns)
+        elasticities[0] = False
+        solution = _summing_to_one(gram + penalty, moment, elasticities)
         self.coefficients[used] = solution
+        self.centre = np.zeros(len(used))
+        self.centre[used] = design.mean(axis=0)
         return self
 
     def predict(self, frame: pd.DataFrame) -> FloatArray:
@@ -92,13 +106,34 @@ class HarScale:
             log_scale += coefficient * values
         return np.exp(log_scale)
 
+    def contributions(self, frame: pd.DataFrame) -> dict[str, FloatArray]:
+        """Split log(scale / average scale) into what each column and the hour of the week add.
+
+        Returns:
+            Coefficient x (log volatility - its training mean) by column, shape (n,), then
+            :data:`HOUR_OF_WEEK`; the sum is log(predict(frame) / average). A column that is not
+            known counts as what stands in for it (:func:`known_volatilities`).
+        """
+        parts = self.coefficients * (self._design(frame) - self.centre)
+        waves = 1 + len(self.columns)
+        return {
+            **{column: parts[:, i] for i, column in enumerate(self.columns, start=1)},
+            HOUR_OF_WEEK: parts[:, waves:].sum(axis=1),
+        }
+
+    @property
+    def average(self) -> float:
+        """The scale where every term is at its training mean."""
+        return float(np.exp(self.coefficients @ self.centre))
+
     def parameters(self) -> dict[str, Any]:
-        """Return columns, harmonics, ridge and coefficients, JSON-like."""
+        """Return columns, harmonics, ridge, coefficients and training means, JSON-like."""
         return {
             "columns": list(self.columns),
             "seasonal_harmonics": list(self.seasonal_harmonics),
             "ridge": self.ridge,
             "coefficients": self.coefficients.tolist(),
+            "centre": self.centre.tolist(),
             "unused": list(self.unused),
         }
 
@@ -110,6 +145,7 @@ class HarScale:
             seasonal_harmonics=tuple(parameters["seasonal_harmonics"]),
             ridge=float(parameters["ridge"]),
             coefficients=np.array(parameters["coefficients"], dtype=np.float64),
+            centre=np.array(parameters["centre"], dtype=np.float64),
             unused=tuple(parameters["unused"]),
         )
 
@@ -118,6 +154,15 @@ class HarScale:
         logs[:, [column in self.unused for column in self.columns]] = 0.0
         waves = week_waves(frame["ts"], self.seasonal_harmonics)
         return np.asarray(np.column_stack([np.ones(len(frame)), logs, waves]), dtype=np.float64)
+
+
+def _summing_to_one(normal: FloatArray, moment: FloatArray, summed: BoolArray) -> FloatArray:
+    """Solve the normal equations under the constraint that the ``summed`` coefficients add to 1."""
+    if not summed.any():
+        return np.asarray(np.linalg.solve(normal, moment))
+    constraint = summed.astype(np.float64)[:, None]
+    bordered = np.block([[normal, constraint], [constraint.T, np.zeros((1, 1))]])
+    return np.asarray(np.linalg.solve(bordered, np.append(moment, 1.0))[:-1])
 
 
 def volatilities_of(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> FloatArray:

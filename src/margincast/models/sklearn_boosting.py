@@ -171,4 +171,5 @@ def _fit(
 ) -> HistGradientBoostingRegressor:
     # OpenMP's limit belongs to the thread that sets it; its own threads collapse on shared cores
     with threadpool_limits(1, user_api="openmp"):
-        return booster.fit(matrix, outcome)
+        booster.fit(matrix, outcome)
+    return booster
