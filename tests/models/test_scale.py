@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 
 from margincast.core.errors import InputError, InsufficientHistoryError
 from margincast.models.scale import (
@@ -234,3 +236,16 @@ def test_a_scale_rebuilt_from_its_parameters_is_the_same():
 def test_the_hour_of_the_week_starts_on_monday():
     ts = pd.Series(pd.to_datetime(["2024-01-01T00:00Z", "2024-01-07T23:30Z", "2024-01-08T00:00Z"]))
     assert hour_of_week(ts).tolist() == [0.0, 167.5, 0.0]
+
+
+def test_it_is_a_regressor_of_scikit_learn():
+    frame, outcome = decisions(8), noise(8, decisions(8))
+    scale = HarScale(COLUMNS, (1, 7), 1e-6)
+    assert scale.get_params() == {
+        "columns": COLUMNS, "seasonal_harmonics": (1, 7), "ridge": 1e-6,
+    }  # fmt: skip
+    fitted = clone(scale).set_params(ridge=1e-3).fit(frame, outcome)
+    assert fitted.ridge == 1e-3
+    assert len(scale.coefficients) == 0
+    folds = cross_val_score(scale, frame, outcome, cv=TimeSeriesSplit(3))
+    assert np.isfinite(folds).all()

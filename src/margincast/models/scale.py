@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator, RegressorMixin
 
 from margincast.core.errors import InsufficientHistoryError
 from margincast.core.types import BoolArray, FloatArray
@@ -31,8 +32,8 @@ HOUR_OF_WEEK = "hour_of_week"
 
 
 @dataclass
-class HarScale:
-    """Log-linear HAR regression of the horizon's log range.
+class HarScale(RegressorMixin, BaseEstimator):
+    """Log-linear HAR regression of the horizon's log range; a scikit-learn regressor.
 
     Attributes:
         columns: volatility features, the windows of each short to long; see
@@ -49,9 +50,9 @@ class HarScale:
     columns: tuple[str, ...]
     seasonal_harmonics: tuple[int, ...]
     ridge: float
-    coefficients: FloatArray = field(default_factory=lambda: np.empty(0))
-    centre: FloatArray = field(default_factory=lambda: np.empty(0))
-    unused: tuple[str, ...] = ()
+    coefficients: FloatArray = field(init=False, default_factory=lambda: np.empty(0))
+    centre: FloatArray = field(init=False, default_factory=lambda: np.empty(0))
+    unused: tuple[str, ...] = field(init=False, default=())
 
     def fit(self, frame: pd.DataFrame, log_range: FloatArray) -> Self:
         """Estimate by ridge least squares of log(log_range), elasticities summing to 1.
@@ -140,14 +141,15 @@ class HarScale:
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any]) -> Self:
         """Rebuild a fitted scale from :meth:`parameters`."""
-        return cls(
+        scale = cls(
             columns=tuple(parameters["columns"]),
             seasonal_harmonics=tuple(parameters["seasonal_harmonics"]),
             ridge=float(parameters["ridge"]),
-            coefficients=np.array(parameters["coefficients"], dtype=np.float64),
-            centre=np.array(parameters["centre"], dtype=np.float64),
-            unused=tuple(parameters["unused"]),
         )
+        scale.coefficients = np.array(parameters["coefficients"], dtype=np.float64)
+        scale.centre = np.array(parameters["centre"], dtype=np.float64)
+        scale.unused = tuple(parameters["unused"])
+        return scale
 
     def _design(self, frame: pd.DataFrame) -> FloatArray:
         logs = np.log(volatilities_of(frame, self.columns, "HAR scale"))
