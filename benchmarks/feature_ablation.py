@@ -106,7 +106,8 @@ def _workload(job: TrainingJob, full: FeatureSet, market: Market, families: list
 
 
 def _replayed(workload: Workload, models: list[str], store: Path) -> Replay:
-    return replay(workload, models, threads=available_threads(), store=store)
+    (made,) = replay(workload, models, threads=available_threads(), store=store).values()
+    return made
 
 
 def _print_table(job: TrainingJob, made: Replay, reference: FloatArray, steps: list[_Step]) -> None:
@@ -117,7 +118,8 @@ def _print_table(job: TrainingJob, made: Replay, reference: FloatArray, steps: l
     decided = panel.decided[known]
     long_period = decided.max() - decided.min() > np.timedelta64(30, "D")
     unit, length = ("D", timedelta(days=1)) if long_period else ("h", timedelta(hours=1))
-    run_length = max(5 if long_period else 1, math.ceil(job.target.horizon / length))
+    (horizon,) = job.target.horizons
+    run_length = max(5 if long_period else 1, math.ceil(horizon / length))
     print(f"{known.sum():,} decisions x {len(job.target.sides)} sides")
     print("step | features | level | pinball over EWMA-FHS | over the step before | exceedances")
     outcomes = np.stack([panel.outcomes[side][known] for side in job.target.sides], axis=1)

@@ -17,6 +17,7 @@ import numpy as np
 from margincast.core.threads import available_threads
 from margincast.models.catalogue import LOADERS, OURS, make_forecaster
 from margincast.models.head import QuantileHead
+from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Forecaster, Panel
 from margincast.models.scale import HarScale
 from margincast.serving.bundle import BundleMetadata, read_bundle, write_bundle
@@ -70,17 +71,18 @@ def _served(
 ) -> tuple[Forecaster, list[lgb.Booster]]:
     """Fit, write as a bundle, verify and load; return the model and its trees alone."""
     target = job.target
+    (minutes,) = target.horizons_minutes
     fitted = make_forecaster(
         OURS,
         job.model,
         target.sides,
         target.levels,
-        overlap=target.horizon / feature_set.grid.interval,
+        overlap=target.horizons[0] / feature_set.grid.interval,
         threads=available_threads(),
     ).fit(panel)
     metadata = BundleMetadata(
         job=job.name,
-        horizon_minutes=target.horizon.total_seconds() / 60,
+        horizons_minutes=(minutes,),
         sides=target.sides,
         levels=target.levels,
         feature_columns=tuple(panel.units),
@@ -91,9 +93,10 @@ def _served(
     )
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "bundle"
-        write_bundle(fitted, directory, loaders=LOADERS, metadata=metadata, specs={})
-        trees = [lgb.Booster(model_file=path) for path in sorted(directory.glob("model/*.txt"))]
-        return read_bundle(directory, LOADERS).forecaster, trees
+        served = HorizonForecaster(OURS, {minutes: fitted}, target.monotone)
+        write_bundle(served, directory, loaders=LOADERS, metadata=metadata, specs={})
+        trees = [lgb.Booster(model_file=path) for path in sorted(directory.glob("model/*/*.txt"))]
+        return read_bundle(directory, LOADERS).forecaster.forecasters[minutes], trees
 
 
 def _matrix(

@@ -29,7 +29,8 @@ def simulated_panel(job: TrainingJob, feature_set: FeatureSet, days: int) -> Pan
     }
     bars = BarTable(frames, interval, ())
     target = job.target
-    outcomes, _ = outcome_table(bars, target.horizon, target.gap_tolerance, target.kind)
+    (horizon,) = target.horizons
+    outcomes, _ = outcome_table(bars, horizon, target.gap_tolerance, target.kind)
     table = build_features(feature_set, Sources(bars))
     panel, _ = assemble_panel(table, outcomes, target.sides, stride=1, interval=interval)
     return panel.rows(panel.labelled)

@@ -15,6 +15,7 @@ Run: ``python benchmarks/stage_ablation.py training/perp-8h.toml --data DIR``
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,13 @@ def main() -> None:
         forecasts = _replayed(variant, OURS, arguments.out).forecasts[OURS]
         made = replace(made, forecasts=made.forecasts | {name: forecasts})
         print(f"{name}: done", flush=True)
+    ((minutes, panel),) = workload.panels.items()
     evaluation = evaluate(
         made,
         REFERENCE,
-        horizon=job.target.horizon,
-        spacing=feature_set.grid.interval * job.target.stride,
-        first_decisions=first_decisions(workload.panel),
+        horizon=timedelta(minutes=minutes),
+        spacing=workload.spacing,
+        first_decisions=first_decisions(panel),
     )
     print_table(evaluation, job.target.levels)
 
@@ -94,7 +96,8 @@ def _changed(job: TrainingJob, changes: dict[str, Any]) -> TrainingJob:
 
 
 def _replayed(workload: Workload, model: str, store: Path) -> Replay:
-    return replay(workload, [model], threads=available_threads(), store=store)
+    (made,) = replay(workload, [model], threads=available_threads(), store=store).values()
+    return made
 
 
 def print_table(evaluation: Evaluation, levels: Sequence[float]) -> None:

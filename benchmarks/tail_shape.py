@@ -491,8 +491,9 @@ def main() -> None:
     workload = workload_of(job, feature_set, market)
     end = datetime.fromisoformat(arguments.end).replace(tzinfo=UTC)
     start = datetime.fromisoformat(arguments.start).replace(tzinfo=UTC)
-    panel = workload.panel.rows(workload.panel.label_end < np.datetime64(end.replace(tzinfo=None)))
-    study(job, panel, workload.overlap, start, end)
+    ((minutes, panel),) = workload.panels.items()
+    panel = panel.rows(panel.label_end < np.datetime64(end.replace(tzinfo=None)))
+    study(job, panel, workload.overlap(minutes), start, end)
 
 
 if __name__ == "__main__":

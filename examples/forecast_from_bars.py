@@ -50,6 +50,7 @@ def main() -> None:
         TrainingJob,
         [f"target.levels=[{LEVEL}, 0.999]", f"model.head.rounds={arguments.rounds}"],
     )
+    (horizon,) = job.target.horizons
     market = simulate_market(MarketParameters(), days=arguments.days, seed=7, start=START)
     panel = panel_of(market, job)
 
@@ -61,7 +62,7 @@ def main() -> None:
         job.model,
         job.target.sides,
         job.target.levels,
-        overlap=job.target.horizon / (DECIDED_EVERY * job.target.stride),
+        overlap=horizon / (DECIDED_EVERY * job.target.stride),
         threads=available_threads(),
     ).fit(training)
 
@@ -72,7 +73,7 @@ def main() -> None:
         market, job, asked, forecaster.predict(asked), path_count=arguments.paths
     )
     print(
-        f"{job.target.horizon / timedelta(minutes=1):.0f} min adverse excursion at level {LEVEL}, "
+        f"{job.target.horizons_minutes[0]} min adverse excursion at level {LEVEL}, "
         f"fitted on {len(training):,} decisions of {arguments.days - 1} days"
     )
     print("time         contract  side   forecast     true  forecast/true")
@@ -103,7 +104,8 @@ def panel_of(market: SimulatedMarket, job: TrainingJob) -> Panel:
         for contract in market.parameters.contracts
     }
     bars = BarTable(frames, interval, ())
-    outcomes, _ = outcome_table(bars, job.target.horizon, job.target.gap_tolerance, job.target.kind)
+    (horizon,) = job.target.horizons
+    outcomes, _ = outcome_table(bars, horizon, job.target.gap_tolerance, job.target.kind)
     panel, _ = assemble_panel(
         build_features(feature_set, Sources(bars)),
         outcomes,
@@ -132,7 +134,7 @@ def beside_the_truth(
     truth = true_quantile(
         market.parameters,
         decisions.join(market.state, on=["symbol", "ts"], how="left", maintain_order="left"),
-        horizons_minutes=[round(job.target.horizon / timedelta(minutes=1))],
+        horizons_minutes=job.target.horizons_minutes,
         levels=[LEVEL],
         sides=job.target.sides,
         path_count=path_count,

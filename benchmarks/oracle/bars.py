@@ -60,7 +60,8 @@ def decisions_of(
     """Build features and outcomes of a market from ``first_hour`` on."""
     bars = BarTable(_frames(market, setting, first_hour), HOUR, ())
     target = job.target
-    outcomes, _ = outcome_table(bars, target.horizon, target.gap_tolerance, target.kind)
+    (horizon,) = target.horizons
+    outcomes, _ = outcome_table(bars, horizon, target.gap_tolerance, target.kind)
     table = build_features(feature_set, Sources(bars))
     panel, _ = assemble_panel(table, outcomes, target.sides, stride=target.stride, interval=HOUR)
     # decided at the open of the hour that the truth speaks of; the last has not happened

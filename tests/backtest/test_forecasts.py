@@ -47,7 +47,7 @@ def replayed() -> Replay:
 
 def test_the_schema_is_the_published_one(replayed, tmp_path):
     path = tmp_path / "forecasts.parquet"
-    rows = write_forecasts(path, replayed, horizon_minutes=480, version="job-1234")
+    rows = write_forecasts(path, {480: replayed}, version="job-1234")
     assert rows == 8 * 2 * 3 * 2
     written = pq.read_schema(path)
     assert written.names == SCHEMA.names
@@ -67,7 +67,7 @@ def test_the_schema_is_the_published_one(replayed, tmp_path):
 
 def test_every_number_stands_in_its_own_row(replayed, tmp_path):
     path = tmp_path / "forecasts.parquet"
-    write_forecasts(path, replayed, horizon_minutes=480, version="job-1234")
+    write_forecasts(path, {480: replayed}, version="job-1234")
     table = pl.read_parquet(path)
     at = {tuple(row[:5]): row[5:] for row in table.select(
         "model", "symbol", "ts", "side", "level",
@@ -95,7 +95,7 @@ def test_every_number_stands_in_its_own_row(replayed, tmp_path):
 
 def test_a_forecast_that_is_not_known_is_null_and_not_nan(replayed, tmp_path):
     path = tmp_path / "forecasts.parquet"
-    write_forecasts(path, replayed, horizon_minutes=480, version="job-1234")
+    write_forecasts(path, {480: replayed}, version="job-1234")
     column = pl.read_parquet(path)["forecast"]
     assert column.null_count() == 2 * 3
     assert not column.is_nan().any()
@@ -103,9 +103,9 @@ def test_a_forecast_that_is_not_known_is_null_and_not_nan(replayed, tmp_path):
 
 def test_a_file_that_fails_half_way_leaves_the_earlier_one_as_it_was(replayed, tmp_path):
     path = tmp_path / "forecasts.parquet"
-    write_forecasts(path, replayed, horizon_minutes=480, version="job-1234")
+    write_forecasts(path, {480: replayed}, version="job-1234")
     before = path.read_bytes()
     replayed.forecasts["static"] = TailForecast(SIDES, LEVELS, np.zeros((3, 2, 3)))
     with pytest.raises(ValueError, match="length"):
-        write_forecasts(path, replayed, horizon_minutes=480, version="job-1234")
+        write_forecasts(path, {480: replayed}, version="job-1234")
     assert path.read_bytes() == before

@@ -1,16 +1,19 @@
 """A replay fits each fold once, on what was known before it, and continues where it stopped."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from margincast.backtest.replay import replay, walk_forward_folds
+from margincast.backtest.replay import Replay, replay, walk_forward_folds
 from margincast.core.errors import InsufficientHistoryError
 from margincast.data.simulated.market import simulate_market, write_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.models.catalogue import make_forecaster
+from margincast.models.horizons import horizon_crossings, rearranged
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 from margincast.training.workload import Workload, build_workload
@@ -50,14 +53,20 @@ def workload(market) -> Workload:
     return workload_of(market)
 
 
+def replayed(workload: Workload, models: Sequence[str], **options: Any) -> Replay:
+    """Replay a workload of one horizon."""
+    (made,) = replay(workload, models, threads=1, **options).values()
+    return made
+
+
 def files_in(store: Path) -> dict[str, tuple[int, int]]:
     """Inode and time of each stored fold: one that was fitted again is a new file."""
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in store.iterdir()}
 
 
 def test_forecasts_are_those_of_a_model_fitted_on_each_fold(workload, tmp_path):
-    made = replay(workload, (*MODELS, "margincast"), threads=1, store=tmp_path)
-    job, panel = workload.job, workload.panel
+    made = replayed(workload, (*MODELS, "margincast"), store=tmp_path)
+    job, panel = workload.job, workload.panels[30]
     assert len(made.folds) == 2
     assert set(made.forecasts) == {*MODELS, "margincast"}
     for name, forecast in made.forecasts.items():
@@ -65,7 +74,7 @@ def test_forecasts_are_those_of_a_model_fitted_on_each_fold(workload, tmp_path):
         for fold in walk_forward_folds(job, panel):
             model = make_forecaster(
                 name, job.model, job.target.sides, job.target.levels,
-                overlap=workload.overlap, threads=1,
+                overlap=workload.overlap(30), threads=1,
             ).fit(panel.rows(fold.training))  # fmt: skip
             end = np.datetime64(fold.end.replace(tzinfo=None), "us")
             since = (panel.decided > panel.decided[fold.training].max()) & (panel.decided < end)
@@ -81,10 +90,10 @@ def test_forecasts_are_those_of_a_model_fitted_on_each_fold(workload, tmp_path):
 
 
 def test_every_decision_of_the_test_period_is_forecast_in_the_fold_it_lies_in(workload, tmp_path):
-    made = replay(workload, MODELS, threads=1, store=tmp_path)
-    ts = workload.panel.frame["ts"]
+    made = replayed(workload, MODELS, store=tmp_path)
+    ts = workload.frame["ts"]
     inside = (ts >= workload.job.backtest.start) & (ts < workload.job.backtest.end)
-    expected = workload.panel.frame[inside].reset_index(drop=True)
+    expected = workload.frame[inside].reset_index(drop=True)
     assert made.panel.frame.equals(expected)
     starts = np.array([np.datetime64(f.start.replace(tzinfo=None), "us") for f in made.folds])
     assert (starts[made.fold_of] <= made.panel.decided).all()
@@ -92,7 +101,7 @@ def test_every_decision_of_the_test_period_is_forecast_in_the_fold_it_lies_in(wo
 
 
 def test_decisions_without_an_outcome_yet_are_forecast_too(workload, tmp_path):
-    made = replay(workload, MODELS, threads=1, store=tmp_path)
+    made = replayed(workload, MODELS, store=tmp_path)
     unlabelled = ~made.panel.labelled
     # the windows of 23:40 and 23:50 end after the data, of two contracts
     assert unlabelled.sum() == 2 * 2
@@ -101,25 +110,26 @@ def test_decisions_without_an_outcome_yet_are_forecast_too(workload, tmp_path):
 
 
 def test_no_fold_learns_from_an_outcome_not_known_an_embargo_before_it(workload):
-    for fold in walk_forward_folds(workload.job, workload.panel):
+    panel = workload.panels[30]
+    for fold in walk_forward_folds(workload.job, panel):
         limit = np.datetime64((fold.start - workload.job.backtest.embargo).replace(tzinfo=None))
-        known = workload.panel.label_end[fold.training]
+        known = panel.label_end[fold.training]
         assert known.max() <= limit
         assert known.max() > limit - np.timedelta64(timedelta(minutes=10))
 
 
 def test_an_interrupted_replay_continues_with_what_it_had(workload, tmp_path):
-    def interrupt(_model: str, _fold: object) -> None:
+    def interrupt(_model: str, _minutes: int, _fold: object) -> None:
         raise KeyboardInterrupt
 
     store = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        replay(workload, MODELS, threads=1, store=store, on_fold=interrupt)
+        replayed(workload, MODELS, store=store, on_fold=interrupt)
     kept = files_in(store)
     assert len(kept) == 1
-    continued = replay(workload, MODELS, threads=1, store=store)
+    continued = replayed(workload, MODELS, store=store)
     assert kept.items() <= files_in(store).items()
-    fresh = replay(workload, MODELS, threads=1, store=tmp_path / "fresh")
+    fresh = replayed(workload, MODELS, store=tmp_path / "fresh")
     for name in MODELS:
         np.testing.assert_array_equal(
             continued.forecasts[name].quantiles, fresh.forecasts[name].quantiles
@@ -127,14 +137,14 @@ def test_an_interrupted_replay_continues_with_what_it_had(workload, tmp_path):
 
 
 def test_a_finished_replay_is_read_and_not_fitted_again(workload, tmp_path):
-    first = replay(workload, MODELS, threads=1, store=tmp_path)
+    first = replayed(workload, MODELS, store=tmp_path)
     before, seen = files_in(tmp_path), []
-    second = replay(
-        workload, MODELS, threads=1, store=tmp_path,
-        on_fold=lambda name, fold: seen.append((name, fold.start.day)),
+    second = replayed(
+        workload, MODELS, store=tmp_path,
+        on_fold=lambda name, minutes, fold: seen.append((name, minutes, fold.start.day)),
     )  # fmt: skip
     assert files_in(tmp_path) == before
-    assert seen == [(name, day) for day in (4, 5) for name in MODELS]
+    assert seen == [(name, 30, day) for day in (4, 5) for name in MODELS]
     for name in MODELS:
         np.testing.assert_array_equal(
             first.forecasts[name].quantiles, second.forecasts[name].quantiles
@@ -142,11 +152,11 @@ def test_a_finished_replay_is_read_and_not_fitted_again(workload, tmp_path):
 
 
 def test_a_damaged_fold_is_fitted_again(workload, tmp_path):
-    first = replay(workload, MODELS, threads=1, store=tmp_path)
+    first = replayed(workload, MODELS, store=tmp_path)
     for number, path in enumerate(sorted(tmp_path.iterdir())):
         content = path.read_bytes()
         path.write_bytes([b"", content[: len(content) // 2], b"PK" + bytes(99), content][number])
-    second = replay(workload, MODELS, threads=1, store=tmp_path)
+    second = replayed(workload, MODELS, store=tmp_path)
     for name in MODELS:
         np.testing.assert_array_equal(
             first.forecasts[name].quantiles, second.forecasts[name].quantiles
@@ -158,7 +168,7 @@ def test_a_damaged_fold_is_fitted_again(workload, tmp_path):
     [
         "model.peers.history=2d",
         "model.head.rounds=4",
-        "target.horizon=20m",
+        "target.horizons=20m",
         "target.levels=[0.9, 0.96]",
         "backtest.embargo=1h",
         "backtest.start=2026-01-04T12:00:00",
@@ -167,8 +177,8 @@ def test_a_damaged_fold_is_fitted_again(workload, tmp_path):
     ],
 )
 def test_folds_of_another_spec_are_not_taken(workload, market, tmp_path, override):
-    replay(workload, MODELS, threads=1, store=tmp_path)
-    replay(workload_of(market, override), MODELS, threads=1, store=tmp_path)
+    replayed(workload, MODELS, store=tmp_path)
+    replayed(workload_of(market, override), MODELS, store=tmp_path)
     assert len(files_in(tmp_path)) == 2 * len(MODELS) * 2
 
 
@@ -179,9 +189,9 @@ def test_folds_of_another_feature_set_are_not_taken(workload, market, tmp_path):
     assert text.count('"1d"') > 1
     (folder / "demo-1m.toml").write_text(text.replace('warm_up = "1d"', 'warm_up = "2d"'))
     store = tmp_path / "store"
-    replay(workload, MODELS, threads=1, store=store)
+    replayed(workload, MODELS, store=store)
     other = build_workload(workload.job, tmp_path, market)
-    replay(other, MODELS, threads=1, store=store)
+    replayed(other, MODELS, store=store)
     assert len(files_in(store)) == 2 * len(MODELS) * 2
 
 
@@ -192,20 +202,20 @@ def test_folds_of_other_data_are_not_taken(workload, market, tmp_path):
     parameters = MarketParameters(contracts=contracts)
     write_market(simulate_market(parameters, days=5, seed=3, start=start), other)
     store = tmp_path / "store"
-    first = replay(workload, MODELS, threads=1, store=store)
-    second = replay(workload_of(other), MODELS, threads=1, store=store)
+    first = replayed(workload, MODELS, store=store)
+    second = replayed(workload_of(other), MODELS, store=store)
     assert len(files_in(store)) == 8
     for name in MODELS:
         assert not np.array_equal(first.forecasts[name].quantiles, second.forecasts[name].quantiles)
 
 
 def test_what_shapes_no_forecast_does_not_cost_a_fit(workload, market, tmp_path):
-    replay(workload, MODELS, threads=1, store=tmp_path)
+    replayed(workload, MODELS, store=tmp_path)
     before = files_in(tmp_path)
     other = workload_of(
         market, "gate.pinball_ratio_max=0.5", "tracking.experiment=other", "tuning.trials=9"
     )
-    replay(other, MODELS, threads=1, store=tmp_path)
+    replayed(other, MODELS, store=tmp_path)
     assert files_in(tmp_path) == before
 
 
@@ -213,5 +223,80 @@ def test_too_little_history_names_model_refit_and_need(market, tmp_path):
     short = workload_of(market, "target.levels=[0.9, 0.999]", "model.tail.from_level=0.9995")
     store = tmp_path / "store"
     with pytest.raises(InsufficientHistoryError, match=r"margincast, refit of 2026-01-04.*0\.999"):
-        replay(short, ("margincast",), threads=1, store=store)
+        replayed(short, ("margincast",), store=store)
     assert not store.exists()
+
+
+# Several horizons
+
+
+@pytest.fixture(scope="module")
+def several(market) -> Workload:
+    return workload_of(market, "target.horizons=[30m, 2h]")
+
+
+def test_a_horizon_added_later_costs_no_other_a_fit(workload, several, tmp_path):
+    alone = replayed(workload, MODELS, store=tmp_path)
+    before, seen = files_in(tmp_path), []
+    both = replay(
+        several, MODELS, threads=1, store=tmp_path,
+        on_fold=lambda name, minutes, fold: seen.append((minutes, name, fold.start.day)),
+    )  # fmt: skip
+    assert list(both) == [30, 120]
+    after = files_in(tmp_path)
+    assert before.items() <= after.items()
+    assert len(after) == 2 * len(before)
+    assert sorted(seen) == [
+        (minutes, name, day) for minutes in (30, 120) for name in sorted(MODELS) for day in (4, 5)
+    ]
+    assert both[30].panel.frame.equals(alone.panel.frame)
+    np.testing.assert_array_equal(both[30].fold_of, both[120].fold_of)
+
+
+def test_every_horizon_learns_from_what_its_own_labels_allow(several):
+    limits = [
+        {
+            fold.start: panel.decided[fold.training].max()
+            for fold in walk_forward_folds(several.job, panel)
+        }
+        for panel in several.panels.values()
+    ]
+    for start, short in limits[0].items():
+        assert short - limits[1][start] == np.timedelta64(90, "m")
+
+
+def test_what_is_handed_back_is_in_order_between_horizons(several, market, tmp_path):
+    both = replay(several, MODELS, threads=1, store=tmp_path)
+    before = files_in(tmp_path)
+    single = {
+        minutes: replayed(
+            workload_of(market, f"target.horizons={minutes}m"), MODELS, store=tmp_path
+        )
+        for minutes in both
+    }
+    for name in MODELS:
+        served = {minutes: made.forecasts[name] for minutes, made in both.items()}
+        fitted = {minutes: made.forecasts[name] for minutes, made in single.items()}
+        assert horizon_crossings(served) == 0
+        for minutes, expected in rearranged(fitted).items():
+            np.testing.assert_array_equal(served[minutes].quantiles, expected.quantiles)
+    assert files_in(tmp_path) == before
+
+
+def test_end_points_are_left_as_they_are(market, tmp_path):
+    terminal = "target.kind=terminal"
+    both = replay(
+        workload_of(market, "target.horizons=[30m, 2h]", terminal),
+        ("static",), threads=1, store=tmp_path,
+    )  # fmt: skip
+    before = files_in(tmp_path)
+    for minutes, made in both.items():
+        alone = replayed(
+            workload_of(market, f"target.horizons={minutes}m", terminal),
+            ("static",),
+            store=tmp_path,
+        )
+        np.testing.assert_array_equal(
+            made.forecasts["static"].quantiles, alone.forecasts["static"].quantiles
+        )
+    assert files_in(tmp_path) == before

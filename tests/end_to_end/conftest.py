@@ -17,6 +17,7 @@ from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 
 SMALL = (
+    "target.horizons=[10m, 30m]",
     "target.levels=[0.9, 0.95, 0.99]",
     "model.window=30d",
     "model.head.rounds=8",

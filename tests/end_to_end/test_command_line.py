@@ -99,9 +99,9 @@ def test_a_missing_spec_is_answered_with_the_nearest(refused):
 
 
 def test_all_misspelt_keys_are_named_at_once_with_suggestions(refused):
-    message = refused("target.horizn=8h", "model.head.round=3", "backtst.start=2024-01-01")
+    message = refused("target.horizns=8h", "model.head.round=3", "backtst.start=2024-01-01")
     assert "3 problems" in message
-    assert "target.horizn: unknown key (did you mean 'horizon'?)" in message
+    assert "target.horizns: unknown key (did you mean 'horizons'?)" in message
     assert "model.head.round: unknown key (did you mean 'rounds'?)" in message
     assert "backtst: unknown key (did you mean 'backtest'?)" in message
 
@@ -113,7 +113,7 @@ def test_all_misspelt_keys_are_named_at_once_with_suggestions(refused):
         ("=3", "write section.key=value"),
         ("target..levels=3", "write section.key=value"),
         ("name.first=3", "'name' is a value, not a section"),
-        ("target.horizon=soon", "target.horizon: 'soon' is not a duration"),
+        ("target.horizons=soon", "target.horizons.0: 'soon' is not a duration"),
         ("target.levels=99", "target.levels"),
         ("target.levels=[99.0]", "did you mean 0.99?"),
         ("target.levels=[0.99, 0.9]", "target.levels: must be strictly increasing"),
@@ -122,7 +122,7 @@ def test_all_misspelt_keys_are_named_at_once_with_suggestions(refused):
         ("backtest.start=yesterday", "backtest.start: 'yesterday' is not a date or time"),
         ("backtest.start=2024-03-01", "is not before end"),
         ("backtest.refit_every=0d", "backtest.refit_every"),
-        ("target.horizon=90m", "is not a whole number of 1h bars"),
+        ("target.horizons=90m", "is not a whole number of 1h bars"),
         ("features.set=features/bars-1.toml", "(did you mean 'bars-1h.toml'?)"),
         (
             "model.scale.columns=parkinson_volatility_1hr",

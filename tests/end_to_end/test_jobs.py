@@ -19,15 +19,18 @@ from mlflow import MlflowClient
 from margincast.backtest.replay import replay
 from margincast.core.time import parse_instant
 from margincast.jobs.train import LEDGER
-from margincast.models.catalogue import LOADERS, make_forecaster
+from margincast.models.catalogue import LOADERS
+from margincast.models.horizons import HorizonForecaster
 from margincast.serving.bundle import BundleMetadata, read_bundle, verify_bundle, write_bundle
 from margincast.serving.ledger import Ledger
 from margincast.serving.registry import Registry
-from margincast.training.workload import build_workload
+from margincast.training.tracking import MAXIMUM_METRICS
+from margincast.training.workload import build_workload, forecaster_for
 
 MODELS = ("margincast", "static", "ewma_fhs")
 SYMBOLS = ("SIM-BTC", "SIM-ETH")
 SIDES = ("long", "short")
+HORIZONS = (10, 30)
 LEVELS = (0.9, 0.95, 0.99)
 TEST_START, TEST_END = datetime(2026, 1, 6, tzinfo=UTC), datetime(2026, 1, 10, tzinfo=UTC)
 DATA_END = datetime(2026, 1, 11, tzinfo=UTC)
@@ -130,10 +133,14 @@ def test_every_model_is_a_run_with_the_same_metric_names(client, trained):
     assert set(runs) == set(MODELS)
     names = {model: set(run.data.metrics) for model, run in runs.items()}
     assert names["margincast"] == names["static"] == names["ewma_fhs"]
-    assert {"pinball_ratio", "exceedance_ratio_0.99", "crossings"} <= names["margincast"]
+    assert {"pinball_ratio_10m", "exceedance_ratio_0.99_30m"} <= names["margincast"]
+    assert all(run.data.metrics["horizon_crossings"] == 0 for run in runs.values())
+    assert len(names["margincast"]) <= MAXIMUM_METRICS
     assert all(run.info.status == "FINISHED" for run in runs.values())
     files = {item.path for item in client.list_artifacts(job.info.run_id)}
-    assert {"summary.json", "report.html", "specs"} <= files
+    assert files == {
+        "summary.json", "report.html", "report-10m.html", "report-30m.html", "specs", "trials.csv",
+    }  # fmt: skip
     trials = client.search_runs(
         [experiment], f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and metrics.objective > 0"
     )
@@ -142,11 +149,18 @@ def test_every_model_is_a_run_with_the_same_metric_names(client, trained):
 
 def test_the_metrics_in_the_store_are_those_of_the_summary(client, trained):
     summary = json.loads((trained.out / "summary.json").read_text())
-    stated = {model["model"]: model["pinball_ratio"] for model in summary["models"]}
+    stated = {
+        (model["model"], record["horizon_minutes"]): model["pinball_ratio"]
+        for record in summary["horizons"]
+        for model in record["models"]
+    }
     experiment = client.get_experiment_by_name("demo").experiment_id
     for model in MODELS:
         runs = client.search_runs([experiment], f"tags.`margincast.model` = '{model}'")
-        assert runs[-1].data.metrics["pinball_ratio"] == pytest.approx(stated[model], rel=1e-12)
+        for minutes in HORIZONS:
+            assert runs[-1].data.metrics[f"pinball_ratio_{minutes}m"] == pytest.approx(
+                stated[model, minutes], rel=1e-12
+            )
 
 
 def test_the_champion_is_a_bundle_that_verifies_and_forecasts(registry, trained):
@@ -155,7 +169,8 @@ def test_the_champion_is_a_bundle_that_verifies_and_forecasts(registry, trained)
     assert champion.version.gate_passed
     bundle = read_bundle(champion.bundle_directory, LOADERS, champion.version.bundle_digest)
     assert bundle.manifest.metadata.levels == LEVELS
-    assert bundle.manifest.metadata.horizon_minutes == 30
+    assert bundle.manifest.metadata.horizons_minutes == HORIZONS
+    assert bundle.forecaster.horizons_minutes == HORIZONS
     assert set(bundle.specs) == {"training", "features", "gate", "contracts"}
     assert bundle.specs["contracts"] == list(SYMBOLS)
     assert bundle.specs["gate"]["passed"] is True
@@ -176,7 +191,7 @@ def test_a_second_training_is_a_challenger_of_the_same_bytes_and_fits_no_fold_ag
 
 def test_a_failed_gate_ends_in_1_and_leaves_a_version_without_alias(registry, failed):
     assert failed.code == 1, failed.errors
-    assert "gate FAILED: exceedance" in failed.output
+    assert "gate FAILED: 10m: exceedance" in failed.output
     assert "registered hopeless version 1, without alias" in failed.output
     version = registry.version("hopeless", 1)
     assert not version.gate_passed
@@ -197,7 +212,7 @@ def test_the_ledger_holds_the_promotions_and_nothing_else(workspace, registry, r
 # Backtest
 
 
-def test_every_decision_model_side_and_level_is_forecast_exactly_once(trained):
+def test_every_decision_horizon_model_side_and_level_is_forecast_exactly_once(trained):
     forecasts = pl.read_parquet(trained.out / "forecasts.parquet")
     assert dict(forecasts.schema) == {
         "symbol": pl.Categorical(),
@@ -210,12 +225,13 @@ def test_every_decision_model_side_and_level_is_forecast_exactly_once(trained):
         "model": pl.Categorical(),
         "model_version": pl.Categorical(),
     }
-    key = ["symbol", "ts", "side", "level", "model"]
+    key = ["symbol", "ts", "horizon_minutes", "side", "level", "model"]
     moments = pl.datetime_range(TEST_START, TEST_END, "5m", closed="left", eager=True)
     expected = {
-        (symbol, ts, side, level, model)
+        (symbol, ts, minutes, side, level, model)
         for symbol in SYMBOLS
         for ts in moments
+        for minutes in HORIZONS
         for side in SIDES
         for level in LEVELS
         for model in MODELS
@@ -223,18 +239,22 @@ def test_every_decision_model_side_and_level_is_forecast_exactly_once(trained):
     rows = forecasts.select(key).rows()
     assert len(rows) == len(expected)
     assert set(rows) == expected
-    assert forecasts["horizon_minutes"].unique().to_list() == [30]
     assert forecasts["forecast"].is_finite().all()
     assert (forecasts["forecast"] >= 0).all()
 
 
-def test_no_forecast_crosses_the_next_level(trained):
+@pytest.mark.parametrize(
+    ("along", "others"), [("level", "horizon_minutes"), ("horizon_minutes", "level")]
+)
+@pytest.mark.parametrize("what", ["forecast", "expected_shortfall"])
+def test_no_forecast_crosses_the_next_level_or_horizon(trained, along, others, what):
     forecasts = pl.read_parquet(trained.out / "forecasts.parquet")
     steps = (
-        forecasts.sort("level")
-        .group_by("symbol", "ts", "side", "model")
-        .agg(pl.col("forecast").diff().drop_nulls().min().alias("smallest"))
+        forecasts.sort(along)
+        .group_by("symbol", "ts", "side", "model", others)
+        .agg(pl.col(what).diff().drop_nulls().min().alias("smallest"))
     )
+    assert len(steps) == len(forecasts) / forecasts[along].n_unique()
     assert steps["smallest"].min() >= 0
 
 
@@ -259,14 +279,19 @@ def test_the_summary_is_strict_json_and_agrees_with_forecasts_and_bars(trained, 
     summary = json.loads(text, parse_constant=refuse)
     assert summary["gate"]["passed"] is True
     assert summary["digests"]["data"]
+    assert summary["horizon_crossings"] == dict.fromkeys(MODELS, 0)
+    assert [record["horizon_minutes"] for record in summary["horizons"]] == list(HORIZONS)
     cell = next(
         cell
-        for cell in summary["cells"]
+        for cell in summary["horizons"][1]["cells"]
         if (cell["model"], cell["side"], cell["level"]) == ("ewma_fhs", "long", 0.9)
     )
     # the same exceedances, counted from the bars by the definition
     forecasts = pl.read_parquet(trained.out / "forecasts.parquet").filter(
-        pl.col("model") == "ewma_fhs", pl.col("side") == "long", pl.col("level") == 0.9
+        pl.col("model") == "ewma_fhs",
+        pl.col("side") == "long",
+        pl.col("level") == 0.9,
+        pl.col("horizon_minutes") == 30,
     )
     exceeded = 0
     for symbol in SYMBOLS:
@@ -281,17 +306,33 @@ def test_the_summary_is_strict_json_and_agrees_with_forecasts_and_bars(trained, 
     assert cell["exceedances"] == exceeded
 
 
-def test_the_report_is_one_page_without_anything_from_outside(trained):
-    page = (trained.out / "report.html").read_text()
-    assert page.lstrip().lower().startswith("<!doctype html>")
-    assert "margincast" in page
-    assert 'src="http' not in page
+def test_the_reports_are_pages_without_anything_from_outside_that_lead_to_each_other(trained):
+    for name in ("report.html", "report-10m.html", "report-30m.html"):
+        page = (trained.out / name).read_text()
+        assert page.lstrip().lower().startswith("<!doctype html>")
+        assert "margincast" in page
+        assert 'src="http' not in page
+        links = set(re.findall(r'href="([^"]+)"', page))
+        assert links == (
+            {"report-10m.html", "report-30m.html"} if name == "report.html" else {"report.html"}
+        )
+
+
+def test_a_table_a_horizon_is_printed_and_the_gate_asks_each(trained):
+    for horizon in ("10m", "30m"):
+        assert f"Backtest, {horizon} horizon, " in trained.ending.output
+    assert "crossings between horizons: none" in trained.ending.output
+    # pinball ratio, crossings, two checks a gated level; at both horizons, and between them
+    assert "gate passed (9 checks)" in trained.ending.output
 
 
 def test_an_interrupted_backtest_continues_to_the_same_forecasts(
     command, workspace, small, tmp_path
 ):
-    options = ("--set", "backtest.refit_every=1d", "--set", 'backtest.peers=["ewma_fhs"]')
+    options = (
+        "--set", "backtest.refit_every=1d", "--set", 'backtest.peers=["ewma_fhs"]',
+        "--set", "target.horizons=30m",
+    )  # fmt: skip
     spec = workspace / "training" / "demo.toml"
     out = tmp_path / "interrupted"
     arguments = ("backtest", spec, "--out", out, *small, *options)
@@ -320,6 +361,14 @@ def test_an_interrupted_backtest_continues_to_the_same_forecasts(
     assert command("backtest", spec, "--out", fresh, *small, *options).code == 0
     for name in ("forecasts.parquet", "summary.json"):
         assert (out / name).read_bytes() == (fresh / name).read_bytes()
+    # one horizon has one page and one record
+    assert {path.name for path in fresh.iterdir()} == {
+        ".folds", "forecasts.parquet", "report.html", "summary.json",
+    }  # fmt: skip
+    summary = json.loads((fresh / "summary.json").read_text())
+    assert summary["horizon_minutes"] == 30
+    assert {"models", "cells", "gate", "folds"} <= set(summary)
+    assert "horizons" not in summary
 
 
 @pytest.mark.parametrize("table", ["bars", "book", "trades"])
@@ -370,16 +419,18 @@ def test_nothing_known_later_changes_a_feature_or_forecast(workspace, small_job,
     for number, root in enumerate((market, shaken)):
         workload = build_workload(job, workspace, root)
         made = replay(workload, MODELS, threads=1, store=tmp_path / f"store{number}")
-        frames.append(workload.panel.frame.query("ts <= @moment"))
-        until = (made.panel.frame["ts"] <= moment).to_numpy()
+        frames.append(workload.frame.query("ts <= @moment"))
+        until = (made[30].panel.frame["ts"] <= moment).to_numpy()
         forecasts.append(
-            {name: (made_by.quantiles[until], made_by.quantiles[~until])
-             for name, made_by in made.forecasts.items()}
+            {(minutes, name): (made_by.quantiles[until], made_by.quantiles[~until])
+             for minutes, of_horizon in made.items()
+             for name, made_by in of_horizon.forecasts.items()}
         )  # fmt: skip
         assert until.sum() == 2 * (36 * 12 + 1)
     pd.testing.assert_frame_equal(*frames, check_exact=True)
-    for name in MODELS:
-        (known, later), (shaken_known, shaken_later) = (each[name] for each in forecasts)
+    assert set(forecasts[0]) == {(minutes, name) for minutes in HORIZONS for name in MODELS}
+    for key in forecasts[0]:
+        (known, later), (shaken_known, shaken_later) = (each[key] for each in forecasts)
         assert np.isfinite(known).all()
         np.testing.assert_array_equal(known, shaken_known)
         assert not np.array_equal(later, shaken_later)
@@ -388,10 +439,10 @@ def test_nothing_known_later_changes_a_feature_or_forecast(workspace, small_job,
 def test_a_bundle_is_the_same_bytes_for_one_thread_and_two(workspace, small_job, market, tmp_path):
     job = small_job
     workload = build_workload(job, workspace, market)
-    panel = workload.panel.rows(workload.panel.labelled)
+    panels = {minutes: panel.rows(panel.labelled) for minutes, panel in workload.panels.items()}
     metadata = BundleMetadata(
         job=job.name,
-        horizon_minutes=workload.horizon_minutes,
+        horizons_minutes=HORIZONS,
         sides=job.target.sides,
         levels=job.target.levels,
         feature_columns=tuple(workload.table.units),
@@ -402,10 +453,10 @@ def test_a_bundle_is_the_same_bytes_for_one_thread_and_two(workspace, small_job,
     )
     contents = []
     for threads in (1, 2):
-        model = make_forecaster(
-            "margincast", job.model, job.target.sides, job.target.levels,
-            overlap=workload.overlap, threads=threads,
-        ).fit(panel)  # fmt: skip
+        forecasters = {
+            minutes: forecaster_for(workload, "margincast", minutes, threads) for minutes in panels
+        }
+        model = HorizonForecaster("margincast", forecasters, monotone=True).fit(panels)
         folder = tmp_path / f"threads{threads}"
         write_bundle(
             model, folder, loaders=LOADERS, metadata=metadata, specs={"training": job.digest()}
@@ -563,7 +614,7 @@ def test_without_any_store_the_base_schedule_stands(score, tmp_path):
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("model.horizon=1h", "horizon 60 min (the model has 30 min)"),
+        ("model.horizon=1h", "horizon 60 min (the model has 10, 30 min)"),
         ("model.level=0.999", "level 0.999 (the model has [0.9, 0.95, 0.99])"),
     ],
 )
@@ -593,7 +644,7 @@ def test_a_tampered_champion_is_refused_and_a_tampered_copy_fetched_again(
 ):
     _, before = score()
     kept = registry.champion("demo").bundle_directory
-    model = next((kept / "model").glob("long-*.txt"))
+    model = next((kept / "model" / "30m").glob("long-*.txt"))
     original = model.read_bytes()
     tampered = original.replace(b"leaf_value=", b"leaf_value=9", 1)
     assert tampered != original
@@ -604,7 +655,7 @@ def test_a_tampered_champion_is_refused_and_a_tampered_copy_fetched_again(
     verify_bundle(kept)
     sources = [
         path
-        for path in (workspace / "mlruns" / "artifacts").rglob(f"bundle/model/{model.name}")
+        for path in (workspace / "mlruns" / "artifacts").rglob(f"bundle/model/30m/{model.name}")
         if path.read_bytes() == original
     ]
     assert sources
@@ -617,7 +668,7 @@ def test_a_tampered_champion_is_refused_and_a_tampered_copy_fetched_again(
         for path in sources:
             path.write_bytes(original)
     assert ending.code == 1
-    assert f"model/{model.name} was changed after it was written" in ending.errors
+    assert f"model/30m/{model.name} was changed after it was written" in ending.errors
     assert (levels["status"] == "fallback").all()
     assert levels["reason"].str.contains("was changed after it was written").all()
     ending, levels = score()

@@ -29,10 +29,10 @@ def workload(shared_data, workspace) -> Workload:
 
 def decision(workload: Workload, symbol: str, ts: str) -> tuple[float, float, float]:
     """Decision price, long and short excursion of one decision."""
-    frame = workload.panel.frame
+    frame = workload.frame
     at = (frame["symbol"] == symbol) & (frame["ts"] == pd.Timestamp(ts, tz="UTC"))
     row = int(np.flatnonzero(at)[0])
-    outcomes = workload.panel.outcomes
+    outcomes = workload.panels[480].outcomes
     return frame["close"].iloc[row], outcomes["long"][row], outcomes["short"][row]
 
 
@@ -71,12 +71,12 @@ def test_the_collapse_of_ftt_is_in_the_targets_of_both_sides(workload):
 
 
 def test_a_delisted_contract_has_neither_features_nor_targets(workload):
-    frame = workload.panel.frame
+    frame = workload.frame
     own = (frame["symbol"] == "FTTUSDT").to_numpy()
     assert frame.loc[own, "ts"].max() == LAST_FTT_TRADE
     features = workload.table.frame
     assert features.loc[features["symbol"] == "FTTUSDT", "ts"].max() == LAST_FTT_TRADE
-    labelled = frame.loc[own & workload.panel.labelled, "ts"]
+    labelled = frame.loc[own & workload.panels[480].labelled, "ts"]
     # eight hours of living bars must follow
     assert labelled.max() == LAST_FTT_TRADE - timedelta(hours=8)
     stale = next(

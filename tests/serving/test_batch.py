@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from margincast.core.errors import CheckFailedError, InputError
 from margincast.margin.levels import fallback_levels, margin_levels_for
 from margincast.margin.liquidation_cost import Book
+from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.batch import (
     COLUMNS,
@@ -39,7 +40,7 @@ AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 LEVELS = (0.99, 0.995)
 METADATA = BundleMetadata(
     job="perp-8h",
-    horizon_minutes=480.0,
+    horizons_minutes=(480,),
     sides=("long", "short"),
     levels=LEVELS,
     feature_columns=("volatility",),
@@ -56,12 +57,15 @@ class TwiceForShorts:
 
     name = "twice_for_shorts"
 
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
     def fit(self, panel: Panel) -> Self:  # noqa: ARG002  # the protocol's
         return self
 
     def predict(self, panel: Panel) -> TailForecast:
         frame = panel.frame
-        factors = np.array([[1.0, 1.5], [2.0, 3.0]])
+        factors = self.factor * np.array([[1.0, 1.5], [2.0, 3.0]])
         volatility = frame["volatility"].to_numpy()
         return TailForecast(("long", "short"), LEVELS, volatility[:, None, None] * factors)
 
@@ -90,7 +94,11 @@ def scored(
     frame: pd.DataFrame, policy=POLICY, books=None, at=AT, schedule=SCHEDULE
 ) -> pd.DataFrame:
     panel = Panel.of_decisions(frame, {"volatility": "fraction"}, ("long", "short"))
-    return score(panel, TwiceForShorts(), policy, schedule, at=at, books=books or {}, origin=ORIGIN)
+    minutes = policy.model.horizon // timedelta(minutes=1)
+    forecaster = HorizonForecaster("twice_for_shorts", {minutes: TwiceForShorts()}, monotone=True)
+    return score(
+        {minutes: panel}, forecaster, policy, schedule, at=at, books=books or {}, origin=ORIGIN
+    )
 
 
 def test_every_row_is_the_margin_level_of_its_contract_side_and_tier():
@@ -117,6 +125,24 @@ def test_the_level_of_the_policy_is_used_and_no_other():
     policy = load_spec(SERVING / "perp-8h.toml", MarginPolicy, ["model.level=0.995"])
     levels = scored(decisions(BTCUSDT=0.04), policy)
     assert set(levels["forecast"]) == {0.04 * 1.5, 0.04 * 3.0}
+
+
+def test_the_horizon_of_the_policy_is_used_in_order_with_the_others():
+    panel = Panel.of_decisions(
+        decisions(BTCUSDT=0.04), {"volatility": "fraction"}, ("long", "short")
+    )
+    forecasters = {60: TwiceForShorts(0.5), 480: TwiceForShorts(), 1440: TwiceForShorts(0.75)}
+    found = {}
+    for minutes, hours in ((480, "8h"), (60, "1h")):
+        policy = load_spec(SERVING / "perp-8h.toml", MarginPolicy, [f"model.horizon={hours}"])
+        levels = score(
+            dict.fromkeys(forecasters, panel),
+            HorizonForecaster("twice_for_shorts", forecasters, monotone=True),
+            policy, SCHEDULE, at=AT, books={}, origin=ORIGIN,
+        )  # fmt: skip
+        found[minutes] = set(levels["forecast"])
+    # a day asks for less than eight hours, so eight hours take the lesser
+    assert found == {480: {0.03, 0.06}, 60: {0.02, 0.04}}
 
 
 def test_every_row_says_what_it_was_made_from():
@@ -219,9 +245,9 @@ def test_a_model_that_answers_the_policy_is_accepted():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"horizon_minutes": 60.0}, r"horizon 480 min \(the model has 60 min\)"),
+        ({"horizons_minutes": (60, 1440)}, r"horizon 480 min \(the model has 60, 1440 min\)"),
         ({"levels": (0.95,)}, r"level 0.99 \(the model has \[0.95\]\)"),
-        ({"horizon_minutes": 60.0, "levels": (0.9,)}, r"horizon 480 min .*; level 0.99"),
+        ({"horizons_minutes": (60,), "levels": (0.9,)}, r"horizon 480 min .*; level 0.99"),
     ],
 )
 def test_a_model_that_does_not_is_refused_with_all_that_is_missing(change, expected):

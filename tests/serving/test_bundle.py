@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +12,8 @@ import pytest
 
 from margincast.core.digest import digest_of
 from margincast.core.errors import BundleError
-from margincast.models.protocol import Panel, TailForecast
+from margincast.models.horizons import HorizonForecaster
+from margincast.models.protocol import Forecaster, Panel, TailForecast
 from margincast.serving.bundle import (
     MANIFEST_NAME,
     BundleMetadata,
@@ -24,7 +26,7 @@ from margincast.serving.bundle import (
 
 METADATA = BundleMetadata(
     job="tiny",
-    horizon_minutes=480.0,
+    horizons_minutes=(480,),
     sides=("long", "short"),
     levels=(0.99, 0.995),
     feature_columns=("volatility_1d",),
@@ -34,7 +36,13 @@ METADATA = BundleMetadata(
     trained_until="2024-06-01T00:00:00",
 )
 SPECS = {"training": {"name": "tiny", "levels": [0.99, 0.995]}, "features": {"windows": ["8h"]}}
-FILES = ["model/factors.json", "specs/features.json", "specs/training.json", MANIFEST_NAME]
+FILES = [
+    "model/480m/factors.json",
+    "model/horizons.json",
+    "specs/features.json",
+    "specs/training.json",
+    MANIFEST_NAME,
+]
 
 
 class VolatilityMultiple:
@@ -90,7 +98,11 @@ class CannotSave(VolatilityMultiple):
 LOADERS = {"volatility_multiple": VolatilityMultiple}
 
 
-def fitted() -> VolatilityMultiple:
+def of_one_horizon(model: Forecaster) -> HorizonForecaster:
+    return HorizonForecaster(model.name, {480: model}, monotone=True)
+
+
+def fitted() -> HorizonForecaster:
     generator = np.random.default_rng(5)
     volatility = generator.uniform(0.01, 0.1, 500)
     panel = Panel(
@@ -103,7 +115,7 @@ def fitted() -> VolatilityMultiple:
         log_range=volatility,
         label_end=np.full(500, np.datetime64("2024-01-01", "us")),
     )
-    return VolatilityMultiple({}, [0.99, 0.995]).fit(panel)
+    return of_one_horizon(VolatilityMultiple({}, [0.99, 0.995])).fit({480: panel})
 
 
 @pytest.fixture
@@ -125,10 +137,10 @@ def test_what_is_read_forecasts_bit_identically_to_what_was_written(bundle):
     frame = pd.DataFrame(
         {"symbol": ["A", "B"], "ts": pd.Timestamp(0, tz="UTC"), "volatility_1d": [0.031, 0.07]}
     )
-    panel = Panel.of_decisions(frame, {"volatility_1d": "fraction"}, ("long", "short"))
+    panels = {480: Panel.of_decisions(frame, {"volatility_1d": "fraction"}, ("long", "short"))}
     read = read_bundle(bundle, LOADERS)
     assert np.array_equal(
-        read.forecaster.predict(panel).quantiles, fitted().predict(panel).quantiles
+        read.forecaster.predict(panels)[480].quantiles, fitted().predict(panels)[480].quantiles
     )
     assert read.specs == SPECS
     assert read.manifest.metadata == METADATA
@@ -182,9 +194,9 @@ def test_a_file_that_is_not_in_the_manifest_is_named(bundle, path):
 
 def test_a_link_is_refused_even_to_the_right_bytes(bundle, tmp_path):
     outside = tmp_path / "factors.json"
-    shutil.move(bundle / "model" / "factors.json", outside)
-    (bundle / "model" / "factors.json").symlink_to(outside)
-    with pytest.raises(BundleError, match=r"model/factors\.json is a link"):
+    shutil.move(bundle / "model" / "480m" / "factors.json", outside)
+    (bundle / "model" / "480m" / "factors.json").symlink_to(outside)
+    with pytest.raises(BundleError, match=r"model/480m/factors\.json is a link"):
         verify_bundle(bundle)
 
 
@@ -198,7 +210,7 @@ def test_a_forged_manifest_cannot_name_files_outside(bundle, path):
         verify_bundle(bundle)
 
 
-@pytest.mark.parametrize("changes", [{"format": "other"}, {"format_version": 2}])
+@pytest.mark.parametrize("changes", [{"format": "other"}, {"format_version": 1}])
 def test_an_unknown_format_is_refused(bundle, changes):
     reseal(bundle, **changes)
     with pytest.raises(BundleError, match="this version of margincast reads"):
@@ -260,7 +272,7 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
     ],
 )
 def test_a_failed_write_leaves_nothing_behind(tmp_path, model, loaders, specs, error):
-    forecaster = model(fitted().factors, [0.99, 0.995])
+    forecaster = of_one_horizon(model({"long": [1.0, 2.0], "short": [1.0, 2.0]}, [0.99, 0.995]))
     with pytest.raises((BundleError, OSError), match=error):
         write_bundle(
             forecaster, tmp_path / "bundle", loaders=loaders, metadata=METADATA, specs=specs
@@ -273,3 +285,17 @@ def test_a_bundle_is_never_overwritten(bundle):
     with pytest.raises(BundleError, match="never overwritten"):
         write_bundle(fitted(), bundle, loaders=LOADERS, metadata=METADATA, specs={})
     assert bundle_digest(bundle) == before
+
+
+def test_what_the_metadata_says_of_horizons_is_what_the_model_has(tmp_path):
+    several = HorizonForecaster(
+        "volatility_multiple",
+        {60: VolatilityMultiple({}, []), 480: SavesBinary({}, [])},
+        monotone=True,
+    )
+    metadata = replace(METADATA, horizons_minutes=(60,))
+    with pytest.raises(BundleError, match=r"horizons of \[60\] minutes, the model has \[480\]"):
+        write_bundle(fitted(), tmp_path / "bundle", loaders=LOADERS, metadata=metadata, specs={})
+    with pytest.raises(BundleError, match="one class of model, found SavesBinary, Volatility"):
+        write_bundle(several, tmp_path / "bundle", loaders=LOADERS, metadata=METADATA, specs={})
+    assert list(tmp_path.iterdir()) == []

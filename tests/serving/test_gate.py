@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from margincast.serving.gate import Evidence, evaluate_gate
+from margincast.serving.gate import Evidence, evaluate_gate, verdict_of_horizons
 from margincast.specs.training import Gate
 
 GATE = Gate(
@@ -129,3 +129,31 @@ def test_levels_are_compared_as_numbers():
             expected_exceedances={computed - 1e-15: 60.0, 0.995: 30.0},
         ),
     ).passed
+
+
+def test_one_horizon_has_the_verdict_it_has_alone():
+    verdict = evaluate_gate(GATE, GOOD)
+    assert verdict_of_horizons(GATE, {480: verdict}, 0) == verdict
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_horizon_that_fails_fails_all_and_is_named(case):
+    good, bad = evaluate_gate(GATE, GOOD), evaluate_gate(GATE, SPOILED[case])
+    verdict = verdict_of_horizons(GATE, {60: good, 480: bad}, 0)
+    assert not verdict.passed
+    assert verdict.reasons == tuple(f"8h: {reason}" for reason in bad.reasons)
+    assert [check.name for check in verdict.checks] == [
+        *(f"1h: {check.name}" for check in good.checks),
+        *(f"8h: {check.name}" for check in bad.checks),
+        "crossings between horizons",
+    ]
+
+
+def test_crossings_between_horizons_fail_where_horizons_are_ordered():
+    verdicts = dict.fromkeys((60, 480), evaluate_gate(GATE, GOOD))
+    assert verdict_of_horizons(GATE, verdicts, 0).passed
+    crossed = verdict_of_horizons(GATE, verdicts, 1)
+    assert crossed.reasons == ("crossings between horizons 1 is not at most 0",)
+    unordered = verdict_of_horizons(GATE, verdicts, None)
+    assert unordered.passed
+    assert len(unordered.checks) == 12

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 import margincast.models
 from margincast.core.errors import BundleError, CheckFailedError, InputError, LedgerError
+from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.bundle import BundleMetadata, bundle_digest, write_bundle
 from margincast.serving.gate import Evidence, evaluate_gate
@@ -39,7 +40,7 @@ PASSED = evaluate_gate(GATE, GOOD)
 FAILED = evaluate_gate(GATE, replace(GOOD, crossings=1))
 METADATA = BundleMetadata(
     job="tiny",
-    horizon_minutes=480.0,
+    horizons_minutes=(60, 480),
     sides=("long", "short"),
     levels=(0.99, 0.995),
     feature_columns=("volatility_1d", "imbalance"),
@@ -143,7 +144,15 @@ def make_bundle(tmp_path, model_class):
     def make(factor):
         directory = tmp_path / f"bundle-{factor}"
         write_bundle(
-            model_class([[factor, 2 * factor], [3 * factor, 4 * factor]]),
+            HorizonForecaster(
+                "volatility_multiple",
+                {
+                    # above the longer horizon for a short at 0.99
+                    60: model_class([[0.5 * factor, factor], [3.5 * factor, 3.75 * factor]]),
+                    480: model_class([[factor, 2 * factor], [3 * factor, 4 * factor]]),
+                },
+                monotone=True,
+            ),
             directory,
             loaders={"volatility_multiple": model_class},
             metadata=METADATA,
@@ -267,8 +276,8 @@ def test_a_changed_last_good_bundle_is_refused_in_an_outage_and_mended_after(
     register(1.0)
     registry.promote(name, "champion", 1, ledger=ledger, who="desk", why="passed")
     directory = registry.champion(name).bundle_directory
-    (directory / "model" / "factors.json").write_text("[[9, 9], [9, 9]]")
-    with outage, pytest.raises(BundleError, match=r"model/factors\.json was changed"):
+    (directory / "model" / "480m" / "factors.json").write_text("[[9, 9], [9, 9]]")
+    with outage, pytest.raises(BundleError, match=r"model/480m/factors\.json was changed"):
         registry.champion(name)
     assert bundle_digest(registry.champion(name).bundle_directory) == (
         registry.version(name, 1).bundle_digest
@@ -280,9 +289,9 @@ def test_a_champion_whose_artifact_was_changed_is_refused(
 ):
     version = register(1.0)
     registry.promote(name, "champion", 1, ledger=ledger, who="desk", why="passed")
-    (stored,) = (workspace / "mlruns" / "artifacts" / version.run_id).rglob("factors.json")
+    (stored,) = (workspace / "mlruns" / "artifacts" / version.run_id).rglob("480m/factors.json")
     stored.write_text("[[9, 9], [9, 9]]")
-    with pytest.raises(BundleError, match=r"model/factors\.json was changed"):
+    with pytest.raises(BundleError, match=r"model/480m/factors\.json was changed"):
         registry.champion(name)
 
 
@@ -366,11 +375,16 @@ def test_mlflow_forecasts_what_the_model_forecasts(register, tracker, name, mode
         }
     )
     answer = model.predict(frame)
-    assert answer["symbol"].tolist() == ["SIM-BTC"] * 4 + ["SIM-ALT"] * 4
-    assert answer["side"].tolist() == ["long", "long", "short", "short"] * 2
-    assert answer["level"].tolist() == [0.99, 0.995] * 4
-    # by hand: volatility x factor (0.5, 1, 1.5, 2), the second row on a Sunday
-    by_hand = [0.005, 0.01, 0.015, 0.02, 0.03, 0.06, 0.09, 0.12]
+    assert answer["symbol"].tolist() == ["SIM-BTC"] * 8 + ["SIM-ALT"] * 8
+    assert answer["horizon_minutes"].tolist() == ([60.0] * 4 + [480.0] * 4) * 2
+    assert answer["side"].tolist() == ["long", "long", "short", "short"] * 4
+    assert answer["level"].tolist() == [0.99, 0.995] * 8
+    # by hand: volatility x factor (0.5, 1, 1.5, 2), the second row on a Sunday; at the horizon of
+    # an hour x (0.25, 0.5, 1.75, 1.875), whose 1.75 changes places with 1.5
+    by_hand = [
+        *(0.0025, 0.005, 0.015, 0.01875, 0.005, 0.01, 0.0175, 0.02),
+        *(0.015, 0.03, 0.09, 0.1125, 0.03, 0.06, 0.105, 0.12),
+    ]
     assert answer["forecast"].tolist() == pytest.approx(by_hand)
     assert "expected_shortfall" not in answer
     with pytest.raises(MlflowException, match="imbalance"):
@@ -379,9 +393,9 @@ def test_mlflow_forecasts_what_the_model_forecasts(register, tracker, name, mode
 
 def test_mlflow_refuses_a_changed_bundle_too(register, tracker, name, workspace):
     version = register(1.0)
-    (stored,) = (workspace / "mlruns" / "artifacts" / version.run_id).rglob("factors.json")
+    (stored,) = (workspace / "mlruns" / "artifacts" / version.run_id).rglob("480m/factors.json")
     stored.write_text("[[9, 9], [9, 9]]")
-    with pytest.raises(BundleError, match=r"model/factors\.json was changed"):
+    with pytest.raises(BundleError, match=r"model/480m/factors\.json was changed"):
         mlflow.pyfunc.load_model(tracker.client.get_model_version(name, "1").source)
 
 

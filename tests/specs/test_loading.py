@@ -37,7 +37,7 @@ def test_every_training_job_loads_and_names_an_existing_feature_set(path):
     job = load_spec(path, TrainingJob)
     assert job.name == path.stem
     features = load_spec(WORKSPACE / job.features.set, FeatureSet)
-    assert job.target.horizon % features.grid.interval == timedelta(0)
+    assert {each % features.grid.interval for each in job.target.horizons} == {timedelta(0)}
 
 
 @pytest.mark.parametrize("path", FEATURE_SETS, ids=lambda path: path.stem)
@@ -58,17 +58,17 @@ def test_a_spec_survives_being_written_as_json(path):
 def test_misspelt_keys_are_reported_all_at_once_each_with_the_nearest_known_one(tmp_path):
     path = edited(
         tmp_path,
-        ('horizon = "8h"', 'horizn = "8h"'),
+        ('horizons = ["8h"]', 'horizns = ["8h"]'),
         ("num_leaves = 4", "num_leafs = 4"),
         ("[gate]", "[gates]"),
         ("[tuning.space.rounds]\nlow = 60", "[tuning.space.rounds]\nlo = 60"),
     )
     found = "\n".join(problems(path))
-    assert "target.horizn: unknown key (did you mean 'horizon'?)" in found
+    assert "target.horizns: unknown key (did you mean 'horizons'?)" in found
     assert "model.head.num_leafs: unknown key (did you mean 'num_leaves'?)" in found
     assert "gates: unknown key (did you mean 'gate'?)" in found
     assert "tuning.space.rounds.lo: unknown key (did you mean 'low'?)" in found
-    for missing in ("target.horizon", "model.head.num_leaves", "gate", "tuning.space.rounds.low"):
+    for missing in ("target.horizons", "model.head.num_leaves", "gate", "tuning.space.rounds.low"):
         assert f"{missing}: missing" in found
     assert len(problems(path)) == 8
 
@@ -84,8 +84,12 @@ def test_a_key_without_a_near_one_is_answered_with_all_known_ones(tmp_path):
         ("target.levels=[99.0]", "did you mean 0.99?"),
         ("target.levels=[0.99, 0.95]", "must be strictly increasing"),
         ("target.levels=[]", "at least 1 item"),
-        ("target.horizon=8", "8 is not a duration; write text such as '8h'"),
-        ("target.horizon=8hours", "write a positive whole number and a unit"),
+        ("target.horizons=8", "8 is not a duration; write text such as '8h'"),
+        ("target.horizons=8hours", "write a positive whole number and a unit"),
+        ("target.horizons=[8h, 1h]", "must be strictly increasing, found 8h, 1h"),
+        ("target.horizons=[1h, 60m]", "must be strictly increasing, found 1h, 1h"),
+        ("target.horizons=90s", "must be whole minutes, found 90s"),
+        ("target.horizons=[]", "at least 1 item"),
         ("target.sides=up", "Input should be 'long' or 'short'"),
         ("target.stride=0", "greater than 0"),
         ("model.head.num_leaves=4.5", "integer"),
@@ -130,7 +134,7 @@ def test_overrides_read_numbers_dates_lists_durations_and_bare_words():
             "model.head.learning_rate=0.1",
             "model.head.rounds = 7",
             "target.levels=[0.98, 0.99]",
-            "target.horizon=4h",
+            "target.horizons=[4h, 1d]",
             "target.sides=short",
             "data.symbols=[BTCUSDT, ETHUSDT]",
             "data.book=standx.parquet",
@@ -146,7 +150,7 @@ def test_overrides_read_numbers_dates_lists_durations_and_bare_words():
     assert job.model.head.learning_rate == 0.1
     assert job.model.head.rounds == 7
     assert job.target.levels == (0.98, 0.99)
-    assert job.target.horizon == timedelta(hours=4)
+    assert job.target.horizons == (timedelta(hours=4), timedelta(hours=24))
     assert job.target.sides == ("short",)
     assert job.data.symbols == ("BTCUSDT", "ETHUSDT")
     assert job.data.book == ("standx.parquet",)
@@ -172,21 +176,21 @@ def test_a_bare_date_as_an_end_includes_that_day(text, end):
 
 
 def test_an_override_of_an_unknown_key_is_refused_like_one_in_the_file():
-    assert problems(JOB, "target.horzon=4h", "modle.stride=2") == (
-        "target.horzon: unknown key (did you mean 'horizon'?)",
+    assert problems(JOB, "target.horzons=4h", "modle.stride=2") == (
+        "target.horzons: unknown key (did you mean 'horizons'?)",
         "modle: unknown key (did you mean 'model'?)",
     )
 
 
-@pytest.mark.parametrize("override", ["target.horizon", "=4h", "target.=4h", ".horizon=4h"])
+@pytest.mark.parametrize("override", ["target.horizons", "=4h", "target.=4h", ".horizons=4h"])
 def test_an_override_without_key_or_value_is_shown_how_to_write(override):
     with pytest.raises(InputError, match=r"write section\.key=value"):
         load_spec(JOB, TrainingJob, [override])
 
 
 def test_an_override_below_a_value_is_refused():
-    with pytest.raises(InputError, match="'horizon' is a value, not a section"):
-        load_spec(JOB, TrainingJob, ["target.horizon.minutes=4"])
+    with pytest.raises(InputError, match="'horizons' is a value, not a section"):
+        load_spec(JOB, TrainingJob, ["target.horizons.minutes=4"])
 
 
 def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path):

@@ -208,5 +208,5 @@ def test_a_series_shorter_than_the_horizon_has_no_outcome():
 
 def test_a_horizon_off_the_grid_is_refused():
     assert bars_in(8 * HOUR, HOUR) == 8
-    with pytest.raises(InputError, match=r"target\.horizon 90m is not a whole number of 1h bars"):
+    with pytest.raises(InputError, match=r"target\.horizons: 90m is not a whole number of 1h bars"):
         bars_in(timedelta(minutes=90), HOUR)

@@ -1,5 +1,6 @@
 """Tuning never does worse than the spec on its own folds, and the same seed finds the same head."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def panel() -> Panel:
 def test_the_spec_is_tried_first_and_nothing_worse_is_chosen(panel):
     seen: list[optuna.trial.FrozenTrial] = []
     spec = job()
-    tuned = tune_head(spec, panel, LEVELS, 1, seen.append)
+    tuned = tune_head(spec, [panel], LEVELS, 1, seen.append)
     first, *others = tuned.study.trials
     assert first.params == {"rounds": 10, "learning_rate": spec.model.head.learning_rate}
     assert first.value == pytest.approx(1.0)
@@ -75,7 +76,7 @@ def test_the_spec_is_tried_first_and_nothing_worse_is_chosen(panel):
 
 def test_only_keys_of_the_space_change_and_to_the_best_trial(panel):
     spec = job()
-    tuned = tune_head(spec, panel, LEVELS, 1)
+    tuned = tune_head(spec, [panel], LEVELS, 1)
     best = tuned.study.best_params
     expected = spec.model.head.model_copy(update=best)
     assert tuned.model == spec.model.model_copy(update={"head": expected})
@@ -84,9 +85,9 @@ def test_only_keys_of_the_space_change_and_to_the_best_trial(panel):
 
 
 def test_the_same_seed_finds_the_same_and_another_looks_elsewhere(panel):
-    first = tune_head(job(), panel, LEVELS, 1)
-    again = tune_head(job(), panel, LEVELS, 2)
-    other = tune_head(job("tuning.seed=2"), panel, LEVELS, 1)
+    first = tune_head(job(), [panel], LEVELS, 1)
+    again = tune_head(job(), [panel], LEVELS, 2)
+    other = tune_head(job("tuning.seed=2"), [panel], LEVELS, 1)
     tried = [[trial.params for trial in t.study.trials] for t in (first, again, other)]
     assert tried[0] == tried[1]
     assert first.model == again.model
@@ -95,13 +96,34 @@ def test_the_same_seed_finds_the_same_and_another_looks_elsewhere(panel):
 
 
 def test_a_spec_that_learns_nothing_is_improved_upon(panel):
-    tuned = tune_head(job("model.head.learning_rate=0.01", "model.head.rounds=2"), panel, LEVELS, 1)
+    tuned = tune_head(
+        job("model.head.learning_rate=0.01", "model.head.rounds=2"), [panel], LEVELS, 1
+    )
     assert tuned.study.best_value < 0.99
     assert tuned.model.head.rounds > 2
 
 
+def test_every_horizon_counts_and_none_outweighs_another(panel):
+    spec = job("tuning.trials=3")
+    wide = replace(
+        panel,
+        frame=panel.frame.assign(fast=panel.frame["fast"] * 8),
+        outcomes={side: 8 * values for side, values in panel.outcomes.items()},
+        log_range=8 * panel.log_range,
+    )
+    alone = tune_head(spec, [panel], LEVELS, 1)
+    # of the same market, with losses eight times as large
+    both = tune_head(spec, [panel, wide], LEVELS, 1)
+    for one, two in zip(alone.study.trials, both.study.trials, strict=True):
+        assert one.params == two.params
+        assert two.value == pytest.approx(one.value, rel=0.01)
+        assert len(two.intermediate_values) == 2 * len(one.intermediate_values)
+    other = tune_head(spec, [panel, simulated_panel(1)], LEVELS, 1)
+    assert other.study.trials[1].value != pytest.approx(alone.study.trials[1].value, rel=1e-6)
+
+
 def test_no_trials_keep_the_spec(panel):
     spec = job("tuning.trials=0")
-    tuned = tune_head(spec, panel, LEVELS, 1)
+    tuned = tune_head(spec, [panel], LEVELS, 1)
     assert tuned.model == spec.model
     assert tuned.study.trials == []

@@ -49,7 +49,7 @@ def workload(market):
 
 
 def test_every_contract_decides_on_the_grid_after_its_warm_up(workload):
-    frame = workload.panel.frame
+    frame = workload.frame
     first, last = START + timedelta(days=1), START + timedelta(days=DAYS)
     grid = pd.date_range(first, last, freq="5min", unit="us")
     for symbol in SYMBOLS:
@@ -58,8 +58,7 @@ def test_every_contract_decides_on_the_grid_after_its_warm_up(workload):
 
 
 def test_every_outcome_is_the_excursion_after_its_decision(workload, market):
-    panel = workload.panel
-    assert workload.horizon_minutes == 30
+    panel = workload.panels[30]
     for symbol in SYMBOLS:
         bars = pl.read_parquet(market / "bars" / f"{symbol}.parquet")
         low, high, close = (bars[name].to_numpy() for name in ("low", "high", "close"))
@@ -81,7 +80,7 @@ def test_every_outcome_is_the_excursion_after_its_decision(workload, market):
 
 
 def test_a_label_is_known_a_horizon_after_its_decision(workload):
-    panel = workload.panel
+    panel = workload.panels[30]
     assert (panel.label_end - panel.decided == np.timedelta64(30, "m")).all()
 
 
@@ -92,9 +91,9 @@ def test_data_that_ends_earlier_gives_the_same_decisions_up_to_its_end(workload,
         target.parent.mkdir(exist_ok=True)
         until = pl.col("ts") < end if path.parent.name == "bars" else pl.col("ts") <= end
         pl.read_parquet(path).filter(until).write_parquet(target)
-    short = build_workload(job_with(), WORKSPACE, tmp_path).panel
-    before = (workload.panel.frame["ts"] <= end).to_numpy()
-    longer = workload.panel.rows(before)
+    short = build_workload(job_with(), WORKSPACE, tmp_path).panels[30]
+    before = (workload.frame["ts"] <= end).to_numpy()
+    longer = workload.panels[30].rows(before)
     pd.testing.assert_frame_equal(short.frame, longer.frame, check_exact=True)
     known = short.label_end <= np.datetime64(end.replace(tzinfo=None), "us")
     for side in ("long", "short"):
@@ -104,7 +103,7 @@ def test_data_that_ends_earlier_gives_the_same_decisions_up_to_its_end(workload,
 
 def test_without_bars_the_book_gives_the_prices(market):
     made = build_workload(job_with("data.bars=[]"), WORKSPACE, market)
-    frame = made.panel.frame
+    frame = made.frame
     assert set(frame["symbol"]) == set(SYMBOLS)
     for symbol in SYMBOLS:
         book = pl.read_parquet(market / "book" / f"{symbol}.parquet").select(
@@ -115,7 +114,7 @@ def test_without_bars_the_book_gives_the_prices(market):
         assert len(own) == 2 * 288 + 1
         expected = [mid[ts] for ts in own["ts"].dt.to_pydatetime()]
         np.testing.assert_allclose(own["close"], expected, rtol=1e-12)
-    assert made.panel.labelled.mean() > 0.95
+    assert made.panels[30].labelled.mean() > 0.95
 
 
 def test_a_feature_set_that_needs_a_book_is_refused_without_one(market):
@@ -363,11 +362,37 @@ def test_an_index_whose_name_says_no_asset_is_the_leaders_and_reported(
 
 
 @pytest.mark.parametrize(
-    ("stride", "horizon", "overlap"), [(5, "30m", 6.0), (1, "30m", 30.0), (60, "30m", 1.0)]
+    ("stride", "overlaps"), [(5, (6.0, 12.0)), (1, (30.0, 60.0)), (60, (1.0, 1.0))]
 )
-def test_overlap_is_how_many_decisions_share_a_horizon(market, stride, horizon, overlap):
-    job = job_with(f"target.stride={stride}", f"target.horizon={horizon}", "data.symbols=SIM-BTC")
-    assert build_workload(job, WORKSPACE, market).overlap == overlap
+def test_overlap_is_how_many_decisions_share_a_horizon(market, stride, overlaps):
+    job = job_with(f"target.stride={stride}", "target.horizons=[30m, 60m]", "data.symbols=SIM-BTC")
+    made = build_workload(job, WORKSPACE, market)
+    assert tuple(map(made.overlap, made.panels)) == overlaps
+
+
+def test_several_horizons_share_decisions_and_differ_in_what_followed(workload, market):
+    made = build_workload(job_with("target.horizons=[10m, 30m, 2h]"), WORKSPACE, market)
+    assert list(made.panels) == [10, 30, 120]
+    alone, short, long = workload.panels[30], made.panels[10], made.panels[120]
+    assert all(panel.frame is made.frame for panel in made.panels.values())
+    pd.testing.assert_frame_equal(made.frame, alone.frame, check_exact=True)
+    np.testing.assert_array_equal(made.panels[30].label_end, alone.label_end)
+    for side in ("long", "short"):
+        np.testing.assert_array_equal(made.panels[30].outcomes[side], alone.outcomes[side])
+        both = long.labelled
+        # an excursion cannot shrink when there is more time
+        assert (short.outcomes[side][both] <= alone.outcomes[side][both]).all()
+        assert (alone.outcomes[side][both] <= long.outcomes[side][both]).all()
+    assert long.labelled.sum() < alone.labelled.sum() < short.labelled.sum()
+    counted = {
+        finding.what: finding.count
+        for finding in made.findings
+        if finding.what.startswith("no outcome")
+    }
+    assert counted == {
+        f"no outcome yet, or window too gappy, {horizon} horizon": int((~panel.labelled).sum())
+        for horizon, panel in zip(("10m", "30m", "2h"), made.panels.values(), strict=True)
+    }
 
 
 def test_a_scale_column_that_is_not_built_is_answered_with_the_nearest(market):

@@ -1,9 +1,9 @@
-"""The ``forecasts`` table: every decision of the test period, side, level and model, one row each.
+"""The ``forecasts`` table: a row for every test decision, horizon, side, level and model.
 
 Whoever doubts a figure of a report can recompute it from this file and the bars.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ SCHEMA = pa.schema(
 )
 
 
-def write_forecasts(path: Path, replay: Replay, *, horizon_minutes: int, version: str) -> int:
-    """Write the forecasts of a replay; the file appears whole or not at all.
+def write_forecasts(path: Path, replays: Mapping[int, Replay], *, version: str) -> int:
+    """Write the forecasts of replays, by horizon in minutes; the file appears whole or not at all.
 
     ``model_version`` is ``version`` and the date of the refit that made the forecast. A forecast
     that is not known is null.
@@ -38,20 +38,21 @@ def write_forecasts(path: Path, replay: Replay, *, horizon_minutes: int, version
         Rows written.
     """
     partial = path.with_name(path.name + ".part")
-    versions = [f"{version}@{fold.start:%Y-%m-%dT%H:%M}" for fold in replay.folds]
     rows = 0
     with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
-        for model, forecast in replay.forecasts.items():
-            for table in _tables(
-                replay.panel,
-                forecast,
-                replay.fold_of,
-                model=model,
-                versions=versions,
-                horizon_minutes=horizon_minutes,
-            ):
-                writer.write_table(table)
-                rows += table.num_rows
+        for horizon_minutes, replay in replays.items():
+            versions = [f"{version}@{fold.start:%Y-%m-%dT%H:%M}" for fold in replay.folds]
+            for model, forecast in replay.forecasts.items():
+                for table in _tables(
+                    replay.panel,
+                    forecast,
+                    replay.fold_of,
+                    model=model,
+                    versions=versions,
+                    horizon_minutes=horizon_minutes,
+                ):
+                    writer.write_table(table)
+                    rows += table.num_rows
     partial.replace(path)
     return rows
 

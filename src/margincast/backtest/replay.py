@@ -2,6 +2,7 @@
 
 A fold's forecasts are stored as soon as they are made, so an interrupted backtest continues where
 it stopped. The replay forecasts every decision of the test period, also those without an outcome.
+Horizons are fitted and stored one by one; only what is handed back is in order between them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +17,10 @@ from joblib import Parallel, delayed, parallel_config
 
 from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import InsufficientHistoryError
+from margincast.core.time import format_minutes
 from margincast.core.types import FloatArray, Side
 from margincast.models.catalogue import make_forecaster
+from margincast.models.horizons import rearranged
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.training import TrainingJob
 from margincast.training.splits import Fold, walk_forward
@@ -36,7 +39,7 @@ FITTING_LIBRARIES = (
 
 @dataclass(frozen=True)
 class Replay:
-    """Forecasts of several models at the same test decisions.
+    """Forecasts of several models for one horizon at the same test decisions.
 
     Attributes:
         panel: the n test decisions, with outcomes where known.
@@ -71,9 +74,13 @@ def replay(
     *,
     threads: int,
     store: Path,
-    on_fold: Callable[[str, Fold], None] = lambda _model, _fold: None,
-) -> Replay:
+    on_fold: Callable[[str, int, Fold], None] = lambda _model, _horizon_minutes, _fold: None,
+) -> dict[int, Replay]:
     """Forecast every test decision with every model, refitted at the start of every fold.
+
+    Every horizon trains on what its own labels allow. Forecasts of excursions along the path are
+    put in order between horizons, as they are served
+    (:func:`margincast.models.horizons.rearranged`).
 
     Args:
         workload: data, features and outcomes of a job.
@@ -81,47 +88,60 @@ def replay(
         threads: cores to use: that many models are fitted side by side, one thread each.
         store: folder where finished folds are kept; those of the same spec, data and model are
             taken from it.
-        on_fold: called when a model has done a fold.
+        on_fold: called with model, horizon and fold when a model has done a fold.
+
+    Returns:
+        Per horizon in minutes, increasing; all of the same decisions.
 
     Raises:
         InsufficientHistoryError: too little history before a fold for a level.
     """
-    job, panel = workload.job, workload.panel
-    folds = walk_forward_folds(job, panel)
-    identity = _identity(workload)
-    target = job.target
-    parts: dict[tuple[str, int], TailForecast] = {}
+    job, target = workload.job, workload.job.target
+    folds = {minutes: walk_forward_folds(job, panel) for minutes, panel in workload.panels.items()}
+    parts: dict[tuple[str, int, int], TailForecast] = {}
     missing: list[_Task] = []
-    for number, fold in enumerate(folds):
-        for name in models:
-            path = store / f"{digest_of([identity, name, number])[:24]}.npz"
-            stored = _load(path, target.sides, target.levels)
-            if stored is None:
-                missing.append(_Task(name, number, fold, path))
-            else:
-                parts[name, number] = stored
-                on_fold(name, fold)
+    for minutes, of_horizon in folds.items():
+        identity = _identity(workload, minutes)
+        for number, fold in enumerate(of_horizon):
+            for name in models:
+                path = store / f"{digest_of([identity, name, number])[:24]}.npz"
+                stored = _load(path, target.sides, target.levels)
+                if stored is None:
+                    missing.append(_Task(name, minutes, number, fold, path))
+                else:
+                    parts[name, minutes, number] = stored
+                    on_fold(name, minutes, fold)
     for task in _forecast_all(missing, workload, threads):
         made = _load(task.path, target.sides, target.levels)
         assert made is not None, f"{task.path} was written a moment ago"
-        parts[task.name, task.number] = made
-        on_fold(task.name, task.fold)
-    tested = np.zeros(len(panel), dtype=bool)
-    for fold in folds:
-        tested |= fold.test
-    return Replay(
-        panel.rows(tested),
-        tuple(folds),
-        np.concatenate([np.full(int(f.test.sum()), i) for i, f in enumerate(folds)]),
-        {name: _join([parts[name, i] for i in range(len(folds))]) for name in models},
-    )
+        parts[task.name, task.horizon_minutes, task.number] = made
+        on_fold(task.name, task.horizon_minutes, task.fold)
+    forecasts: dict[int, dict[str, TailForecast]] = {minutes: {} for minutes in folds}
+    for name in models:
+        joined = {
+            minutes: _join([parts.pop((name, minutes, i)) for i in range(len(of_horizon))])
+            for minutes, of_horizon in folds.items()
+        }
+        for minutes, forecast in (rearranged(joined) if target.monotone else joined).items():
+            forecasts[minutes][name] = forecast
+    return {
+        minutes: _replay_of(workload.panels[minutes], of_horizon, forecasts[minutes])
+        for minutes, of_horizon in folds.items()
+    }
+
+
+def _replay_of(panel: Panel, folds: Sequence[Fold], forecasts: dict[str, TailForecast]) -> Replay:
+    tested = np.logical_or.reduce([fold.test for fold in folds])
+    fold_of = np.concatenate([np.full(int(f.test.sum()), i) for i, f in enumerate(folds)])
+    return Replay(panel.rows(tested), tuple(folds), fold_of, forecasts)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One model at one refit, and where its forecasts are kept."""
+    """One model for one horizon at one refit, and where its forecasts are kept."""
 
     name: str
+    horizon_minutes: int
     number: int
     fold: Fold
     path: Path
@@ -140,7 +160,11 @@ def _forecast_all(tasks: Sequence[_Task], workload: Workload, threads: int) -> I
             n_jobs=processes, return_as="generator_unordered", mmap_mode="r", pre_dispatch="n_jobs"
         )(
             delayed(_forecast)(
-                task, workload.job, workload.panel, workload.overlap, threads // processes
+                task,
+                workload.job,
+                workload.panels[task.horizon_minutes],
+                workload.overlap(task.horizon_minutes),
+                threads // processes,
             )
             for task in tasks
         )
@@ -167,20 +191,32 @@ def _forecast(task: _Task, job: TrainingJob, panel: Panel, overlap: float, threa
         forecast = model.fit(training).predict(panel.rows(since)).rows(fold.test[since])
     except InsufficientHistoryError as error:
         raise InsufficientHistoryError(
-            f"{task.name}, refit of {fold.start:%F} ({len(training):,} decisions of history): "
-            f"{error}"
+            f"{_of_horizon(task, job)}, refit of {fold.start:%F} ({len(training):,} decisions of "
+            f"history): {error}"
         ) from None
     del model
     _save(task.path, forecast)
     return task
 
 
-def _identity(workload: Workload) -> str:
-    """Digest of all that shapes a forecast: spec, feature set, data, code and libraries."""
+def _of_horizon(task: _Task, job: TrainingJob) -> str:
+    """Name the model of a task, and its horizon where there are several."""
+    if len(job.target.horizons) == 1:
+        return task.name
+    return f"{task.name}, {format_minutes(task.horizon_minutes)} horizon"
+
+
+def _identity(workload: Workload, horizon_minutes: int) -> str:
+    """Digest of all that shapes a forecast: spec, feature set, data, code and libraries.
+
+    It hangs on its own horizon alone, so that a horizon added later costs no other a fit.
+    """
     job = workload.job
+    spec = job.model_dump(mode="json", include={"target", "model", "backtest"})
+    spec["target"]["horizons"] = [horizon_minutes]
     return digest_of(
         [
-            job.model_dump(mode="json", include={"target", "model", "backtest"}),
+            spec,
             workload.feature_set.digest(),
             workload.market.digest,
             job.data.model_dump(mode="json", include={"symbols", "book_known_after"}),

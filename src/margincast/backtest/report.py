@@ -48,6 +48,7 @@ class ReportFacts:
         findings: irregularities of the input data.
         digests: what the figures rest on, by name: spec, feature set, data, versions.
         notes: plain sentences on what the figures can and cannot show.
+        overview: file name of the page over all horizons; empty where there is one horizon.
     """
 
     job: str
@@ -59,6 +60,7 @@ class ReportFacts:
     findings: tuple[Finding, ...] = ()
     digests: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
+    overview: str = ""
 
 
 def write_report(path: Path, evaluation: Evaluation, replay: Replay, facts: ReportFacts) -> None:
@@ -73,7 +75,11 @@ def write_report(path: Path, evaluation: Evaluation, replay: Replay, facts: Repo
     Raises:
         InputError: the replay is not the one that was evaluated, or lacks our model.
     """
-    page = render_report(evaluation, replay, facts)
+    write_page(path, render_report(evaluation, replay, facts))
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page, whole or not at all; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     try:
@@ -94,30 +100,27 @@ def render_report(evaluation: Evaluation, replay: Replay, facts: ReportFacts) ->
     levels = sorted({cell.level for cell in evaluation.cells})
     sides = sorted({cell.side for cell in evaluation.cells if cell.side != "both"})
     findings = found(facts.findings)
-    return (
-        _environment()
-        .from_string(_template())
-        .render(
-            facts=facts,
-            checks=list(facts.checks),
-            digests=dict(facts.digests or {}),
-            ours=OURS,
-            evaluation=evaluation,
-            levels=levels,
-            sides=sides,
-            ranked=ranked,
-            headline=headline(evaluation),
-            refits=[fold.start for fold in replay.folds],
-            contract_count=evaluation.contracts["symbol"].nunique(),
-            pictures=pictures_of(evaluation, replay, scored, levels[0]),
-            group_tables=_group_tables(evaluation),
-            band=contracts.BAND,
-            new_listing_days=contracts.NEW_LISTING_DAYS,
-            run_days=RUN_DAYS,
-            contract_tables=[_contract_table(evaluation, level) for level in levels],
-            findings=_grouped(findings),
-            quiet_checks=len(facts.findings) - len(findings),
-        )
+    return render(
+        TEMPLATE,
+        facts=facts,
+        checks=list(facts.checks),
+        digests=dict(facts.digests or {}),
+        ours=OURS,
+        evaluation=evaluation,
+        levels=levels,
+        sides=sides,
+        ranked=ranked,
+        headline=headline(evaluation),
+        refits=[fold.start for fold in replay.folds],
+        contract_count=evaluation.contracts["symbol"].nunique(),
+        pictures=pictures_of(evaluation, replay, scored, levels[0]),
+        group_tables=_group_tables(evaluation),
+        band=contracts.BAND,
+        new_listing_days=contracts.NEW_LISTING_DAYS,
+        run_days=RUN_DAYS,
+        contract_tables=[_contract_table(evaluation, level) for level in levels],
+        findings=_grouped(findings),
+        quiet_checks=len(facts.findings) - len(findings),
     )
 
 
@@ -227,6 +230,12 @@ def _grouped(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -int(str(row["count"])))
 
 
+def render(template: str, **values: object) -> str:
+    """Fill a template of this room in; everything is escaped, numbers by the filters below."""
+    text = resources.files("margincast.backtest").joinpath(template).read_text("utf-8")
+    return _environment().from_string(text).render(**values)
+
+
 def _environment() -> Environment:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -264,7 +273,3 @@ def _duration(minutes: float) -> str:
         if minutes >= length and minutes % length == 0:
             return f"{minutes / length:g} {unit}"
     return f"{minutes:g} min"
-
-
-def _template() -> str:
-    return resources.files("margincast.backtest").joinpath(TEMPLATE).read_text("utf-8")

@@ -77,6 +77,15 @@ def parse_instant(value: str | date | datetime) -> datetime:
     return value.astimezone(UTC)
 
 
+def format_minutes(minutes: int) -> str:
+    """Write a horizon as specs do.
+
+    >>> format_minutes(480)
+    '8h'
+    """
+    return format_duration(timedelta(minutes=minutes))
+
+
 def add_step(instant: datetime, step: str, count: int = 1) -> datetime:
     """Move an instant by ``count`` steps, a duration (``"90d"``) or calendar step (``"1q"``).
 

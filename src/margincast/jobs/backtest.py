@@ -1,45 +1,29 @@
 """``margincast backtest``: walk-forward on held-out time, every model on the same decisions."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from margincast.backtest.contracts import first_decisions
 from margincast.backtest.evaluation import Evaluation, evaluate
 from margincast.backtest.forecasts import write_forecasts
 from margincast.backtest.replay import Replay, replay, walk_forward_folds
-from margincast.backtest.report import ReportFacts, write_report
+from margincast.core.time import format_minutes
 from margincast.data.quality import found
+from margincast.jobs.backtest_record import Backtest, write_reports, write_summary
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.setting import Setting
 from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tables import model_table, verdict_text
 from margincast.models.catalogue import OURS
-from margincast.serving.gate import (
-    Evidence,
-    GateVerdict,
-    evaluate_gate,
-)
+from margincast.models.horizons import horizon_crossings
+from margincast.serving.gate import Evidence, evaluate_gate, verdict_of_horizons
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
+from margincast.training.splits import Fold
 from margincast.training.workload import Workload, build_workload, describe
 
 FOLDS = ".folds"
-FEW_EXCEEDANCES = 30
-"""One contract's test cannot see 1.5x exceedances with fewer expected ones (power below 0.8)."""
-
-
-@dataclass(frozen=True)
-class Backtest:
-    """A finished backtest: forecasts, figures and the gate's verdict on ours."""
-
-    replay: Replay
-    evaluation: Evaluation
-    verdict: GateVerdict
-    report: Path
 
 
 def backtest(
@@ -58,10 +42,20 @@ def backtest(
     setting = Setting.of(spec, data, out, job.name, cache)
     workload = prepare(job, setting)
     result = run_backtest(workload, setting)
-    output.print(model_table(result.evaluation, job.target.levels))
-    output.print(verdict_text(result.verdict), soft_wrap=True)
+    print_result(result, job)
     output.print(f"report: {result.report}", soft_wrap=True)
     return result
+
+
+def print_result(result: Backtest, job: TrainingJob) -> None:
+    """Print a table of models a horizon, and the gate's verdict."""
+    for minutes, evaluation in result.evaluations.items():
+        of_horizon = f"{format_minutes(minutes)} horizon, " if len(result.evaluations) > 1 else ""
+        output.print(model_table(evaluation, job.target.levels, of_horizon))
+    if len(result.evaluations) > 1:
+        crossed = [f"{name} {count:,}" for name, count in result.crossings.items() if count]
+        output.print(f"crossings between horizons: {', '.join(crossed) or 'none'}", soft_wrap=True)
+    output.print(verdict_text(result.verdict), soft_wrap=True)
 
 
 def prepare(job: TrainingJob, setting: Setting) -> Workload:
@@ -92,8 +86,8 @@ def prepare(job: TrainingJob, setting: Setting) -> Workload:
 def _say_what_is_missing(workload: Workload) -> None:
     """Say where the data does not fill the test period."""
     period, target = workload.job.backtest, workload.job.target
-    decided = workload.panel.frame["ts"]
-    slack = target.horizon + workload.feature_set.grid.interval * target.stride
+    decided = workload.frame["ts"]
+    slack = target.horizons[-1] + workload.spacing
     if decided.max() < period.end - slack:
         say(f"the test period ends {period.end:%F %H:%M}, the data {decided.max():%F %H:%M}")
     if decided.min() > period.start:
@@ -104,35 +98,58 @@ def run_backtest(workload: Workload, setting: Setting) -> Backtest:
     """Replay, score, judge and write; continues an interrupted run from its finished folds."""
     job = workload.job
     models = [OURS, *job.backtest.peers]
-    folds = walk_forward_folds(job, workload.panel)
-    with progress("backtest", len(folds) * len(models)) as counter:
+    horizons = list(workload.panels)
+    folds = sum(len(walk_forward_folds(job, panel)) for panel in workload.panels.values())
+
+    def count(name: str, minutes: int, fold: Fold) -> None:
+        of_horizon = f"{format_minutes(minutes)}, " if len(horizons) > 1 else ""
+        counter.advance(f"{name}, {of_horizon}refit {fold.start:%F %H:%M}")
+
+    with progress("backtest", folds * len(models)) as counter:
         made = replay(
             workload,
             models,
             threads=setting.threads,
             store=setting.out / FOLDS,
-            on_fold=lambda name, fold: counter.advance(f"{name}, refit {fold.start:%F %H:%M}"),
+            on_fold=count,
         )
     say("scoring")
-    grid = workload.feature_set.grid
-    evaluation = evaluate(
-        made,
-        job.gate.reference,
-        horizon=job.target.horizon,
-        spacing=grid.interval * job.target.stride,
-        first_decisions=first_decisions(workload.panel),
+    evaluations = {
+        minutes: evaluate(
+            made[minutes],
+            job.gate.reference,
+            horizon=timedelta(minutes=minutes),
+            spacing=workload.spacing,
+            first_decisions=first_decisions(panel),
+        )
+        for minutes, panel in workload.panels.items()
+    }
+    verdicts = {
+        minutes: evaluate_gate(job.gate, evidence_of(evaluation, workload))
+        for minutes, evaluation in evaluations.items()
+    }
+    crossings = crossings_between_horizons(made)
+    verdict = verdict_of_horizons(
+        job.gate, verdicts, crossings[OURS] if job.target.monotone else None
     )
-    verdict = evaluate_gate(job.gate, evidence_of(evaluation, workload))
     write_forecasts(
-        setting.out / "forecasts.parquet",
-        made,
-        horizon_minutes=workload.horizon_minutes,
-        version=f"{job.name}-{job.digest()[:8]}",
+        setting.out / "forecasts.parquet", made, version=f"{job.name}-{job.digest()[:8]}"
     )
-    _write_json(setting.out / "summary.json", summary_record(workload, made, evaluation, verdict))
-    report = setting.out / "report.html"
-    write_report(report, evaluation, made, report_facts(workload, made, verdict))
-    return Backtest(made, evaluation, verdict, report)
+    result = Backtest(made, evaluations, verdicts, verdict, crossings, setting.out)
+    write_summary(workload, result)
+    write_reports(workload, result)
+    return result
+
+
+def crossings_between_horizons(replays: Mapping[int, Replay]) -> dict[str, int]:
+    """Count, by model, forecasts below that of a shorter horizon."""
+    models = next(iter(replays.values())).forecasts
+    return {
+        name: horizon_crossings(
+            {minutes: made.forecasts[name] for minutes, made in replays.items()}
+        )
+        for name in models
+    }
 
 
 def evidence_of(evaluation: Evaluation, workload: Workload) -> Evidence:
@@ -149,94 +166,3 @@ def evidence_of(evaluation: Evaluation, workload: Workload) -> Evidence:
         },
         crossings=ours.crossings,
     )
-
-
-def summary_record(
-    workload: Workload, made: Replay, evaluation: Evaluation, verdict: GateVerdict
-) -> dict[str, Any]:
-    """Return everything the backtest found as JSON-like values."""
-    job = workload.job
-    return {
-        "job": job.name,
-        "description": job.description,
-        "horizon_minutes": workload.horizon_minutes,
-        "test_period": {
-            "start": job.backtest.start.isoformat(),
-            "end": job.backtest.end.isoformat(),
-            "first_decision": made.panel.frame["ts"].min().isoformat(),
-            "last_decision": made.panel.frame["ts"].max().isoformat(),
-        },
-        "digests": digests(workload),
-        "folds": [
-            {
-                "start": fold.start.isoformat(),
-                "end": fold.end.isoformat(),
-                "training_decisions": int(fold.training.sum()),
-                "test_decisions": int(fold.test.sum()),
-            }
-            for fold in made.folds
-        ],
-        "gate": verdict.to_json(),
-        **evaluation.as_record(),
-        "findings": [finding.as_record() for finding in found(workload.findings)],
-    }
-
-
-def digests(workload: Workload) -> dict[str, str]:
-    """Digests and versions that say what the figures were made from."""
-    return {
-        "spec": workload.job.digest(),
-        "feature_set": workload.feature_set.digest(),
-        "data": workload.market.digest,
-        **{name: version(name) for name in ("margincast", "lightgbm", "numpy", "polars")},
-    }
-
-
-def report_facts(workload: Workload, made: Replay, verdict: GateVerdict) -> ReportFacts:
-    """Collect what the report states besides the figures."""
-    job = workload.job
-    return ReportFacts(
-        job=job.name,
-        description=job.description,
-        horizon_minutes=workload.horizon_minutes,
-        test_period=(job.backtest.start, job.backtest.end),
-        passed=verdict.passed,
-        checks=[asdict(check) for check in verdict.checks],
-        findings=tuple(found(workload.findings)),
-        digests=digests(workload),
-        notes=notes(workload, made),
-    )
-
-
-def notes(workload: Workload, made: Replay) -> tuple[str, ...]:
-    """Plain sentences on what the figures can and cannot show."""
-    job = workload.job
-    decided = made.panel.decided[made.panel.labelled]
-    span = (decided.max() - decided.min()).astype("timedelta64[us]").item()
-    horizons = span / job.target.horizon
-    texts = [
-        (
-            "Every model is refitted on the same schedule and scored on the same decisions; "
-            "nothing was tuned on the test period."
-        ),
-    ]
-    if workload.overlap > 1:
-        texts.append(
-            f"Horizons overlap: {workload.overlap:g} consecutive decisions share one, so figures "
-            "hold far less evidence than their number of decisions suggests; intervals resample "
-            "whole days."
-        )
-    extreme = [level for level in job.target.levels if horizons * (1 - level) < FEW_EXCEEDANCES]
-    if extreme:
-        texts.append(
-            f"At {', '.join(f'{level:g}' for level in extreme)} this test period is too short to "
-            "tell a right model from a wrong one for a single contract; read only pooled figures, "
-            "with their intervals."
-        )
-    return tuple(texts)
-
-
-def _write_json(path: Path, record: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)

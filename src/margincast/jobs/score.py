@@ -36,7 +36,7 @@ from margincast.specs.loading import apply_overrides, load_spec, validate_spec
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 from margincast.specs.training import Data, TrainingJob
 from margincast.training.market import Market, read_market
-from margincast.training.panel import assemble_panel
+from margincast.training.panel import assemble_panels
 from margincast.training.targets import outcome_table
 
 
@@ -156,10 +156,10 @@ def _scored(
     version = f"{name}/{champion.version.version}"
     count, latest = known["symbol"].nunique(), known["ts"].max()
     say(f"{version}: {count} contracts, data as of {latest:%F %H:%M} UTC")
-    panel = _since_training(replace(table, frame=known), market, job, bundle.manifest)
+    panels = _since_training(replace(table, frame=known), market, job, bundle.manifest)
     origin = Origin(version, feature_set.digest(), policy_hash(policy, schedule))
     levels = score(
-        panel,
+        panels,
         bundle.forecaster,
         policy,
         schedule,
@@ -183,20 +183,24 @@ def _scored(
 
 def _since_training(
     table: FeatureTable, market: Market, job: TrainingJob, manifest: Manifest
-) -> Panel:
-    """Decisions the model has not seen, with what is known to have followed them.
+) -> dict[int, Panel]:
+    """Decisions the models have not seen, with what is known to have followed at every horizon.
 
     Every contract's newest decision is among them, also where it lies before the end of training.
     """
     target = job.target
-    outcomes, _ = outcome_table(market.bars, target.horizon, target.gap_tolerance, target.kind)
+    outcomes = {
+        minutes: outcome_table(market.bars, horizon, target.gap_tolerance, target.kind)[0]
+        for minutes, horizon in zip(target.horizons_minutes, target.horizons, strict=True)
+    }
     interval = market.bars.interval
-    panel, _ = assemble_panel(
+    panels, _ = assemble_panels(
         table, outcomes, target.sides, stride=target.stride, interval=interval, with_newest=True
     )
-    unseen = panel.decided > np.datetime64(manifest.metadata.trained_until, "us")
-    unseen[latest_rows(panel.frame)] = True
-    return panel.rows(unseen)
+    any_panel = next(iter(panels.values()))
+    unseen = any_panel.decided > np.datetime64(manifest.metadata.trained_until, "us")
+    unseen[latest_rows(any_panel.frame)] = True
+    return {minutes: panel.rows(unseen) for minutes, panel in panels.items()}
 
 
 def _named(schedule: BaseSchedule) -> set[str]:

@@ -16,14 +16,15 @@ MOST_ROWS = 60
 """A longer table of margin levels is cut to first tiers on the screen."""
 
 
-def model_table(evaluation: Evaluation, levels: tuple[float, ...]) -> Table:
+def model_table(evaluation: Evaluation, levels: tuple[float, ...], of_horizon: str = "") -> Table:
     """One row a model: pinball relative to the reference, exceedance ratio and cost by level.
 
-    Of many levels the first ``MOST_LEVELS`` are shown; every row fits 120 columns.
+    Of many levels the first ``MOST_LEVELS`` are shown; every row fits 120 columns. ``of_horizon``
+    says in the title which of several horizons it is.
     """
     shown = levels[:MOST_LEVELS]
     table = Table(
-        title=f"Backtest, {evaluation.scored:,} decisions, out of sample",
+        title=f"Backtest, {of_horizon}{evaluation.scored:,} decisions, out of sample",
         box=SIMPLE_HEAD,
         padding=0,
     )

@@ -6,23 +6,24 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from margincast.backtest.evaluation import Evaluation
 from margincast.backtest.replay import walk_forward_folds
 from margincast.core.digest import canonical_json
 from margincast.core.errors import InputError
 from margincast.core.time import add_step
-from margincast.jobs.backtest import Backtest, prepare, run_backtest
+from margincast.jobs.backtest import prepare, print_result, run_backtest
+from margincast.jobs.backtest_record import Backtest
 from margincast.jobs.console import output, progress, say
+from margincast.jobs.headline import headline_metrics
 from margincast.jobs.setting import Setting
-from margincast.jobs.tables import model_table, verdict_text
 from margincast.models.catalogue import LOADERS, OURS
+from margincast.models.horizons import HorizonForecaster
 from margincast.models.margincast import MargincastForecaster
-from margincast.models.protocol import Forecaster
+from margincast.models.protocol import Panel
 from margincast.serving.bundle import BundleMetadata, write_bundle
 from margincast.serving.ledger import Ledger
 from margincast.serving.registry import RegisteredVersion, Registry
@@ -33,8 +34,6 @@ from margincast.training.tuning import Tuned, tune_head
 from margincast.training.workload import Workload, forecaster_for
 
 LEDGER = Path("mlruns") / "ledger.jsonl"
-HEADLINE_LEVELS = 6
-"""Levels with metrics of their own in MLflow; tables hold all."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ def run(
             workload = replace(workload, job=job.model_copy(update={"model": tuned.model}))
         _log_origin(run, workload)
         result = run_backtest(workload, setting)
-        for path in ("summary.json", "report.html"):
-            run.log_artifact(setting.out / path)
-        model_runs = _log_models(tracker, run, result.evaluation, job)
+        for path in result.files:
+            run.log_artifact(path)
+        model_runs = _log_models(tracker, run, result, job)
         say("fitting the model to register on all labelled history")
         forecaster = _final_fit(workload, setting)
         registered = _register(workload, setting, forecaster, result, model_runs[OURS])
@@ -86,8 +85,7 @@ def run(
                 "margincast.gate": "passed" if result.verdict.passed else "failed",
             }
         )
-    output.print(model_table(result.evaluation, job.target.levels))
-    output.print(verdict_text(result.verdict), soft_wrap=True)
+    print_result(result, job)
     output.print(
         f"registered {registered.name} version {registered.version}"
         + (f" as {alias}" if alias else ", without alias: its gate failed")
@@ -101,19 +99,20 @@ def _tuned(workload: Workload, setting: Setting) -> Tuned | None:
     job = workload.job
     if job.tuning.trials == 0 or not job.tuning.space:
         return None
-    first_fold = walk_forward_folds(job, workload.panel)[0]
-    history = workload.panel.rows(first_fold.training)
-    if not len(history):
+    histories = [
+        panel.rows(walk_forward_folds(job, panel)[0].training) for panel in workload.panels.values()
+    ]
+    if not all(map(len, histories)):
         raise InputError(
             f"no labelled decision ends before backtest.start {job.backtest.start:%F}: nothing to "
             "tune or train on; start the test period later or add history"
         )
-    model = forecaster_for(workload, OURS, setting.threads)
+    model = forecaster_for(workload, OURS, next(iter(workload.panels)), setting.threads)
     assert isinstance(model, MargincastForecaster)
     with progress("tuning", job.tuning.trials) as counter:
         tuned = tune_head(
             job,
-            history,
+            histories,
             model.head_levels,
             setting.threads,
             lambda trial: counter.advance(
@@ -126,14 +125,39 @@ def _tuned(workload: Workload, setting: Setting) -> Tuned | None:
     return tuned
 
 
-def _final_fit(workload: Workload, setting: Setting) -> Forecaster:
-    """Fit our model on the latest ``model.window`` of labelled decisions, test period included."""
-    job, panel = workload.job, workload.panel
-    latest = panel.decided[panel.labelled].max().astype("datetime64[us]").item()
-    first = add_step(latest.replace(tzinfo=UTC), job.model.window, -1)
-    recent = panel.decided >= np.datetime64(first.replace(tzinfo=None), "us")
-    model = forecaster_for(workload, OURS, setting.threads)
-    return model.fit(panel.rows(panel.labelled & recent))
+def _final_fit(workload: Workload, setting: Setting) -> HorizonForecaster:
+    """Fit our models on all labelled history they look back on, test period included."""
+    histories = _latest_histories(workload)
+    models = {
+        minutes: forecaster_for(workload, OURS, minutes, setting.threads) for minutes in histories
+    }
+    return HorizonForecaster(OURS, models, workload.job.target.monotone).fit(histories)
+
+
+def _latest_histories(workload: Workload) -> dict[int, Panel]:
+    """Return the labelled decisions of the latest ``model.window``, per horizon."""
+    labelled = {minutes: panel.labelled for minutes, panel in workload.panels.items()}
+    if not all(known.any() for known in labelled.values()):
+        return {
+            minutes: panel.rows(labelled[minutes]) for minutes, panel in workload.panels.items()
+        }
+    until = _trained_until(workload)
+    latest = until.astype("datetime64[us]").item()
+    first = add_step(latest.replace(tzinfo=UTC), workload.job.model.window, -1)
+    since = np.datetime64(first.replace(tzinfo=None), "us")
+    return {
+        minutes: panel.rows(labelled[minutes] & (panel.decided >= since) & (panel.decided <= until))
+        for minutes, panel in workload.panels.items()
+    }
+
+
+def _trained_until(workload: Workload) -> "np.datetime64[datetime]":
+    """Last decision with an outcome at every horizon.
+
+    The models of all horizons are fitted up to the same decision, so that what happened since is
+    one stretch of time for all of them.
+    """
+    return min(panel.decided[panel.labelled].max() for panel in workload.panels.values())
 
 
 def _log_origin(run: Run, workload: Workload) -> None:
@@ -159,7 +183,7 @@ def _log_origin(run: Run, workload: Workload) -> None:
 
 
 def _log_models(
-    tracker: Tracker, job_run: Run, evaluation: Evaluation, job: TrainingJob
+    tracker: Tracker, job_run: Run, result: Backtest, job: TrainingJob
 ) -> dict[str, str]:
     """Log one run a model, ours and the peers, under the same metric names.
 
@@ -169,31 +193,8 @@ def _log_models(
         Run id per model.
     """
     ids = {}
-    for summary in evaluation.models:
-        name = summary.model
-        metrics = {
-            "pinball_ratio": summary.pinball_ratio,
-            "crossings": float(summary.crossings),
-            "kupiec_failed": summary.kupiec_failed,
-            "largest_one_day_rise": summary.largest_one_day_rise,
-            "peak_to_trough": summary.peak_to_trough,
-        }
-        for cell in evaluation.cells:
-            if cell.model != name:
-                continue
-            if cell.side != "both":
-                # sides of the other levels stand in the tables; too many metrics crawl in the UI
-                if cell.level == job.target.levels[0]:
-                    at = f"{cell.level:g}_{cell.side}"
-                    metrics[f"exceedance_ratio_{at}"] = cell.exceedance_ratio
-                    metrics[f"pinball_ratio_{at}"] = cell.pinball_ratio
-            elif cell.level in job.target.levels[:HEADLINE_LEVELS]:
-                at = f"{cell.level:g}"
-                metrics[f"exceedance_ratio_{at}"] = cell.exceedance_ratio
-                metrics[f"pinball_bps_{at}"] = cell.pinball * 1e4
-                metrics[f"pinball_ratio_{at}"] = cell.pinball_ratio
-                metrics[f"mean_forecast_{at}"] = cell.mean_forecast
-                metrics[f"mean_shortfall_bps_{at}"] = cell.mean_shortfall * 1e4
+    for name in result.crossings:
+        metrics = headline_metrics(result, name, job.target.levels)
         tags = {
             "margincast.kind": "model",
             "margincast.job": job.name,
@@ -202,8 +203,10 @@ def _log_models(
         }
         with tracker.run(name, tags) as run:
             run.log_metrics({key: value for key, value in metrics.items() if np.isfinite(value)})
-            contracts = evaluation.contracts
-            run.log_table(contracts.loc[contracts["model"] == name], "contracts")
+            for minutes, evaluation in result.evaluations.items():
+                contracts = evaluation.contracts
+                table = "contracts" if len(result.evaluations) == 1 else f"contracts_{minutes}m"
+                run.log_table(contracts.loc[contracts["model"] == name], table)
             ids[name] = run.run_id
     return ids
 
@@ -211,27 +214,27 @@ def _log_models(
 def _register(
     workload: Workload,
     setting: Setting,
-    forecaster: Forecaster,
+    forecaster: HorizonForecaster,
     result: Backtest,
     run_id: str,
 ) -> RegisteredVersion:
     job = workload.job
     metadata = BundleMetadata(
         job=job.name,
-        horizon_minutes=workload.horizon_minutes,
+        horizons_minutes=tuple(workload.panels),
         sides=job.target.sides,
         levels=job.target.levels,
         feature_columns=tuple(workload.table.units),
         spec_digest=job.digest(),
         feature_set_hash=workload.feature_set.digest(),
         training_data_digest=workload.market.digest,
-        trained_until=str(workload.panel.decided[workload.panel.labelled].max()),
+        trained_until=str(_trained_until(workload)),
     )
     specs = {
         "training": job.model_dump(mode="json"),
         "features": workload.feature_set.model_dump(mode="json"),
         "gate": result.verdict.to_json(),
-        "contracts": sorted(workload.panel.frame["symbol"].unique().tolist()),
+        "contracts": sorted(workload.frame["symbol"].unique().tolist()),
     }
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"

@@ -17,7 +17,8 @@ from margincast.core.errors import CheckFailedError
 from margincast.core.types import SIDES, Side
 from margincast.margin.levels import MarginLevel, fallback_levels, margin_levels_for
 from margincast.margin.liquidation_cost import Book
-from margincast.models.protocol import Forecaster, Panel
+from margincast.models.horizons import HorizonForecaster
+from margincast.models.protocol import Panel
 from margincast.serving.bundle import Manifest
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 
@@ -47,15 +48,16 @@ def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:
     """Check that a model forecasts what a policy asks for.
 
     Raises:
-        CheckFailedError: another horizon, a level the model does not have, or a side where the
-            policy takes the larger of both (otherwise that side falls back).
+        CheckFailedError: a horizon or level the model does not have, or a side where the policy
+            takes the larger of both (otherwise that side falls back).
     """
     wanted = policy.model
     minutes = wanted.horizon / timedelta(minutes=1)
     has = manifest.metadata
     problems = []
-    if minutes != has.horizon_minutes:
-        problems.append(f"horizon {minutes:g} min (the model has {has.horizon_minutes:g} min)")
+    if minutes not in has.horizons_minutes:
+        known = ", ".join(map(str, has.horizons_minutes))
+        problems.append(f"horizon {minutes:g} min (the model has {known} min)")
     if wanted.level not in has.levels:
         problems.append(f"level {wanted.level:g} (the model has {list(has.levels)})")
     if policy.forecast.sides == "larger":
@@ -76,8 +78,8 @@ def latest_rows(frame: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.intp
 
 
 def score(
-    panel: Panel,
-    forecaster: Forecaster,
+    panels: Mapping[int, Panel],
+    forecaster: HorizonForecaster,
     policy: MarginPolicy,
     schedule: BaseSchedule,
     *,
@@ -88,10 +90,11 @@ def score(
     """Turn the latest decision of every contract into margin levels.
 
     Args:
-        panel: decisions since the model was fitted, as far as there are any; the last of every
-            contract is turned into margin, models with a memory learn from those before.
-        forecaster: the champion.
-        policy: the margin policy.
+        panels: per horizon in minutes, the same decisions since the model was fitted, as far as
+            there are any; the last of every contract is turned into margin, models with a memory
+            learn from those before.
+        forecaster: the champion; see :func:`require_answers`.
+        policy: the margin policy; the forecast is the one for its horizon and level.
         schedule: the base schedule.
         at: moment of use, UTC; older data is stale as the policy says.
         books: latest order books, where there are any.
@@ -100,9 +103,12 @@ def score(
     Returns:
         The ``margin_levels`` table, sorted by contract, side and tier.
     """
-    newest = latest_rows(panel.frame)
-    predicted = forecaster.predict(panel).rows(newest)
-    decisions = panel.frame.iloc[newest]
+    minutes = policy.model.horizon // timedelta(minutes=1)
+    frame = panels[minutes].frame
+    newest = latest_rows(frame)
+    # all horizons are asked: what one of them may be hangs on the others
+    predicted = forecaster.predict(panels)[minutes].rows(newest)
+    decisions = frame.iloc[newest]
     level = policy.model.level
     by_side = {side: predicted.at(side, level) for side in predicted.sides}
     rows = []

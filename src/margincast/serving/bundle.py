@@ -3,7 +3,8 @@
 Text models, JSON specs and a manifest with the SHA-256 of every file. Loading runs no code from
 the folder (there is no pickle in it), and a changed, missing or added file is refused.
 
-Layout: ``manifest.json``, ``model/`` (what the forecaster saved), ``specs/<name>.json``.
+Layout: ``manifest.json``, ``model/`` (what the forecaster saved, a folder a horizon),
+``specs/<name>.json``.
 """
 
 import importlib
@@ -21,10 +22,11 @@ from margincast import __version__
 from margincast.core.digest import digest_of, digest_of_file
 from margincast.core.errors import BundleError, did_you_mean
 from margincast.core.types import SIDES, Side
+from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Forecaster
 
 FORMAT = "margincast-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 _MODEL_FOLDER = "model"
@@ -41,19 +43,19 @@ class BundleMetadata:
 
     Attributes:
         job: name of the training job.
-        horizon_minutes: liquidation horizon of the forecasts.
+        horizons_minutes: liquidation horizons forecast, increasing.
         sides: sides forecast.
         levels: levels forecast, increasing.
         feature_columns: features the model needs, in order (besides ``symbol`` and ``ts``).
         spec_digest: SHA-256 of the training job's spec.
         feature_set_hash: SHA-256 of the feature set's spec.
         training_data_digest: SHA-256 that stands for the data trained on.
-        trained_until: last decision the model was fitted on, ISO 8601, UTC; models with a memory
-            go on from there.
+        trained_until: last decision the models of all horizons were fitted on, ISO 8601, UTC;
+            models with a memory go on from there.
     """
 
     job: str
-    horizon_minutes: float
+    horizons_minutes: tuple[int, ...]
     sides: tuple[Side, ...]
     levels: tuple[float, ...]
     feature_columns: tuple[str, ...]
@@ -68,8 +70,8 @@ class Manifest:
     """What ``manifest.json`` says.
 
     Attributes:
-        kind: the model's name among the loaders it was written with.
-        model_class: import path of its class, ``module:Class``, for the record.
+        kind: the name, among the loaders it was written with, of every horizon's model.
+        model_class: import path of their class, ``module:Class``, for the record.
         metadata: origin and scope of the model.
         libraries: versions of the libraries it was fitted with.
         files: SHA-256 of every file, by its path inside the bundle.
@@ -88,13 +90,13 @@ class Manifest:
 class Bundle:
     """A loaded bundle: the fitted model, its manifest, and the specs it was made from."""
 
-    forecaster: Forecaster
+    forecaster: HorizonForecaster
     manifest: Manifest
     specs: Mapping[str, Any]
 
 
 def write_bundle(
-    forecaster: Forecaster,
+    forecaster: HorizonForecaster,
     directory: Path,
     *,
     loaders: Mapping[str, type[Forecaster]],
@@ -106,21 +108,27 @@ def write_bundle(
     The folder appears whole or not at all (written beside its place, then renamed).
 
     Args:
-        forecaster: a fitted model whose class is one of ``loaders``.
+        forecaster: a fitted model; the class of its horizons' models is one of ``loaders``.
         directory: where the bundle goes; must not exist.
         loaders: the model classes that may be shipped, by name.
         metadata: origin and scope of the model.
         specs: JSON-like specs by name, kept as ``specs/<name>.json``.
 
     Raises:
-        BundleError: the folder exists, the class is not among the loaders, a spec is not JSON, or
-            the model saved something that is not text.
+        BundleError: the folder exists, the class is not among the loaders, the metadata names
+            other horizons, a spec is not JSON, or the model saved something that is not text.
     """
-    kinds = [kind for kind, loader in loaders.items() if loader is type(forecaster)]
+    model_class = _class_of(forecaster)
+    kinds = [kind for kind, loader in loaders.items() if loader is model_class]
     if not kinds:
         raise BundleError(
-            f"a {type(forecaster).__name__} cannot be bundled; models that can: "
+            f"a {model_class.__name__} cannot be bundled; models that can: "
             f"{', '.join(sorted(loaders)) or 'none'}"
+        )
+    if metadata.horizons_minutes != forecaster.horizons_minutes:
+        raise BundleError(
+            f"the metadata names horizons of {list(metadata.horizons_minutes)} minutes, the model "
+            f"has {list(forecaster.horizons_minutes)}"
         )
     for name in specs:
         if not _SPEC_NAME.fullmatch(name):
@@ -137,7 +145,6 @@ def write_bundle(
             (staging / _SPEC_FOLDER / f"{name}.json").write_bytes(_to_json(spec, f"spec {name}"))
         files = {path: digest_of_file(staging / path) for path in _files_in(staging)}
         _require_text(staging, files)
-        model_class = type(forecaster)
         body: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -214,7 +221,7 @@ def read_bundle(
             f"{did_you_mean(manifest.kind, loaders)}; kinds that can be loaded: "
             f"{', '.join(sorted(loaders)) or 'none'}"
         )
-    forecaster = loaders[manifest.kind].load(directory / _MODEL_FOLDER)
+    forecaster = HorizonForecaster.load(directory / _MODEL_FOLDER, loaders[manifest.kind])
     specs = {
         PurePosixPath(path).stem: json.loads((directory / path).read_bytes())
         for path in manifest.files
@@ -260,6 +267,19 @@ def installed_loaders(directory: Path) -> dict[str, type[Forecaster]]:
     return {manifest.kind: loader}
 
 
+def _class_of(forecaster: HorizonForecaster) -> type[Forecaster]:
+    """Return the class of every horizon's model.
+
+    Raises:
+        BundleError: there are several, or none.
+    """
+    classes = {type(model) for model in forecaster.forecasters.values()}
+    if len(classes) != 1:
+        names = ", ".join(sorted(each.__name__ for each in classes)) or "none"
+        raise BundleError(f"the horizons of a bundle share one class of model, found {names}")
+    return classes.pop()
+
+
 _RESTORE = "it cannot be used: fetch it again from the registry, or train again"
 
 
@@ -292,7 +312,7 @@ def _read_manifest(directory: Path) -> Manifest:
 
 def _manifest(raw: dict[str, Any]) -> Manifest:
     metadata = dict(raw["metadata"])
-    for name in ("sides", "levels", "feature_columns"):
+    for name in ("horizons_minutes", "sides", "levels", "feature_columns"):
         metadata[name] = tuple(metadata[name])
     if not set(metadata["sides"]) <= set(SIDES):
         raise ValueError(f"unknown sides {metadata['sides']}")

@@ -6,10 +6,11 @@ period too short) counts as not passed, with its reason: silence never promotes 
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from margincast.core.digest import digest_of
+from margincast.core.time import format_minutes
 from margincast.specs.training import Gate
 
 
@@ -113,6 +114,43 @@ def evaluate_gate(gate: Gate, evidence: Evidence) -> GateVerdict:
             missing="the backtest did not count quantile crossings",
         )
     )
+    return GateVerdict(passed=all(check.passed for check in checks), checks=tuple(checks))
+
+
+def verdict_of_horizons(
+    gate: Gate, verdicts: Mapping[int, GateVerdict], horizon_crossings: int | None
+) -> GateVerdict:
+    """Join the verdicts at every horizon; one horizon that fails is enough to say no.
+
+    Args:
+        gate: what was asked.
+        verdicts: per horizon in minutes, the answer to :func:`evaluate_gate`.
+        horizon_crossings: forecasts below that of a shorter horizon; None where horizons are not
+            ordered by nature (end points in place of paths).
+
+    Returns:
+        The verdict itself where there is one horizon; of several every check with its horizon.
+    """
+    if len(verdicts) == 1:
+        return next(iter(verdicts.values()))
+    checks = [
+        replace(
+            check,
+            name=f"{format_minutes(minutes)}: {check.name}",
+            reason=f"{format_minutes(minutes)}: {check.reason}",
+        )
+        for minutes, verdict in verdicts.items()
+        for check in verdict.checks
+    ]
+    if horizon_crossings is not None:
+        checks.append(
+            _within(
+                "crossings between horizons",
+                horizon_crossings,
+                upper=gate.crossings_max,
+                missing="the backtest did not count crossings between horizons",
+            )
+        )
     return GateVerdict(passed=all(check.passed for check in checks), checks=tuple(checks))
 
 

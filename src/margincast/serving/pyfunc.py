@@ -17,7 +17,7 @@ from margincast.serving.bundle import Bundle, installed_loaders, read_bundle
 
 
 class BundleModel(PythonModel):
-    """Forecasts of a bundle: one row a decision in, one row a decision, side and level out."""
+    """Forecasts of a bundle: a row a decision in, a row a decision, horizon, side and level out."""
 
     bundle: Bundle
 
@@ -41,26 +41,33 @@ class BundleModel(PythonModel):
             params: unused.
 
         Returns:
-            n x sides x levels rows: symbol, ts, horizon_minutes, side, level, forecast and, for a
-            model that has it, expected_shortfall.
+            n x horizons x sides x levels rows: symbol, ts, horizon_minutes, side, level, forecast
+            and, for a model that has it, expected_shortfall.
         """
         instants = pd.to_datetime(model_input["ts"], utc=True, format="ISO8601")
         frame = model_input.assign(ts=instants.astype("datetime64[us, UTC]"))
         panel, back = _panel(frame.reset_index(drop=True), self.bundle)
-        forecast = self.bundle.forecaster.predict(panel).rows(back)
-        rows, sides, levels = forecast.quantiles.shape
+        forecaster = self.bundle.forecaster
+        horizons = forecaster.horizons_minutes
+        found = forecaster.predict(dict.fromkeys(horizons, panel))
+        forecasts = [found[minutes].rows(back) for minutes in horizons]
+        sides, levels = forecasts[0].sides, forecasts[0].levels
+        each, rows = len(sides) * len(levels), len(panel)
         answer = pd.DataFrame(
             {
-                "symbol": np.repeat(model_input["symbol"].to_numpy(dtype=object), sides * levels),
-                "ts": np.repeat(model_input["ts"].to_numpy(dtype=object), sides * levels),
-                "horizon_minutes": self.bundle.manifest.metadata.horizon_minutes,
-                "side": np.tile(np.repeat(np.array(forecast.sides, dtype=object), levels), rows),
-                "level": np.tile(np.array(forecast.levels), rows * sides),
-                "forecast": forecast.quantiles.ravel(),
+                name: np.repeat(model_input[name].to_numpy(dtype=object), len(horizons) * each)
+                for name in ("symbol", "ts")
             }
         )
-        if forecast.expected_shortfall is not None:
-            answer["expected_shortfall"] = forecast.expected_shortfall.ravel()
+        answer["horizon_minutes"] = np.tile(np.repeat(np.array(horizons, float), each), rows)
+        of_sides = np.repeat(np.array(sides, dtype=object), len(levels))
+        answer["side"] = np.tile(of_sides, rows * len(horizons))
+        answer["level"] = np.tile(np.array(levels), rows * len(horizons) * len(sides))
+        answer["forecast"] = np.stack([one.quantiles for one in forecasts], axis=1).ravel()
+        beyond = [one.expected_shortfall for one in forecasts]
+        known = [shortfall for shortfall in beyond if shortfall is not None]
+        if len(known) == len(beyond):
+            answer["expected_shortfall"] = np.stack(known, axis=1).ravel()
         return answer
 
 

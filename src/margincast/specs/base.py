@@ -80,6 +80,15 @@ def _check_increasing(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _check_horizons(values: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+    found = ", ".join(format_duration(value) for value in values)
+    if any(value % timedelta(minutes=1) for value in values):
+        raise ValueError(f"must be whole minutes, found {found}")
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"must be strictly increasing, found {found}")
+    return values
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(_to_duration),
@@ -113,6 +122,13 @@ Step = Annotated[str, AfterValidator(_check_step)]
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(to_tuple)]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(to_tuple)]
+Horizons = Annotated[
+    tuple[Duration, ...],
+    BeforeValidator(to_tuple),
+    Field(min_length=1),
+    AfterValidator(_check_horizons),
+]
+"""One or more increasing liquidation horizons in whole minutes."""
 Integers = Annotated[tuple[int, ...], BeforeValidator(to_tuple)]
 Floats = Annotated[tuple[float, ...], BeforeValidator(to_tuple)]
 Level = Annotated[float, AfterValidator(_check_level)]

@@ -91,7 +91,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not separator or not all(parts):
         raise InputError(
-            f"--set {override!r}: write section.key=value, for example target.horizon=4h"
+            f"--set {override!r}: write section.key=value, for example target.horizons=4h"
         )
     value = _parse_value(text)
     target = raw

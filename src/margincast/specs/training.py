@@ -10,6 +10,7 @@ from margincast.specs.base import (
     Delay,
     Duration,
     EndInstant,
+    Horizons,
     Instant,
     Integers,
     Level,
@@ -76,7 +77,8 @@ class FeatureChoice(Spec):
 class Target(Spec):
     """The adverse excursion that is forecast."""
 
-    horizon: Duration
+    horizons: Horizons
+    """Liquidation horizons, increasing; every one is forecast at the same decisions."""
     levels: Levels
     sides: Annotated[tuple[Side, ...], BeforeValidator(to_tuple), Field(min_length=1)]
     stride: PositiveInt
@@ -85,11 +87,15 @@ class Target(Spec):
     gap_tolerance: Duration
     """A window with missing bars has a target only if less than this is missing."""
 
-    @model_validator(mode="after")
-    def _whole_minutes(self) -> Self:
-        if self.horizon % timedelta(minutes=1):
-            raise ValueError(f"horizon must be whole minutes, found {self.horizon}")
-        return self
+    @property
+    def horizons_minutes(self) -> tuple[int, ...]:
+        """The horizons in minutes."""
+        return tuple(horizon // timedelta(minutes=1) for horizon in self.horizons)
+
+    @property
+    def monotone(self) -> bool:
+        """Whether an outcome cannot shrink with the horizon: end points can, extremes cannot."""
+        return self.kind == "path"
 
 
 class Scale(Spec):

@@ -1,5 +1,6 @@
 """Join features with outcomes: the panel of decisions every forecaster learns from."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 from margincast.core.types import BoolArray, Side
 from margincast.data.quality import Finding
 from margincast.features.pipeline import FeatureTable
-from margincast.models.protocol import Panel
+from margincast.models.protocol import Panel, Unit
 
 
 def assemble_panel(
@@ -19,13 +20,28 @@ def assemble_panel(
     *,
     stride: int,
     interval: timedelta,
-    with_newest: bool = False,
 ) -> tuple[Panel, list[Finding]]:
-    """Join features and outcomes at the decisions of a stride.
+    """Join features and the outcomes of one horizon; see :func:`assemble_panels`."""
+    panels, findings = assemble_panels(
+        table, {0: outcomes}, sides, stride=stride, interval=interval
+    )
+    return panels[0], [findings[0]]
+
+
+def assemble_panels(
+    table: FeatureTable,
+    outcomes: Mapping[int, pl.DataFrame],
+    sides: tuple[Side, ...],
+    *,
+    stride: int,
+    interval: timedelta,
+    with_newest: bool = False,
+) -> tuple[dict[int, Panel], dict[int, Finding]]:
+    """Join features and outcomes of several horizons at the decisions of a stride.
 
     Args:
         table: features at every decision.
-        outcomes: see :func:`margincast.training.targets.outcome_table`.
+        outcomes: per horizon; see :func:`margincast.training.targets.outcome_table`.
         sides: sides to keep.
         stride: keep decisions whose time is a multiple of ``stride`` bars since 1970, so that the
             grid of decisions does not hang on where the data starts.
@@ -34,35 +50,45 @@ def assemble_panel(
             is asked for.
 
     Returns:
-        The panel and the number of decisions without an outcome.
+        A panel a horizon, all of the same decisions and sharing one frame, and how many of each
+        have no outcome.
     """
-    joined = table.frame.merge(
+    whole = table.frame
+    kept = on_grid(whole["ts"], stride, interval)
+    if with_newest:
+        newest = whole.groupby("symbol", sort=False)["ts"].transform("max")
+        kept |= whole["ts"].eq(newest).to_numpy()
+    frame = whole.loc[kept, ["symbol", "ts", "close", *table.units]].reset_index(drop=True)
+    panels = {
+        horizon: _labelled(frame, table.units, found, sides) for horizon, found in outcomes.items()
+    }
+    return panels, {horizon: _unlabelled(panel) for horizon, panel in panels.items()}
+
+
+def _labelled(
+    frame: pd.DataFrame, units: Mapping[str, Unit], outcomes: pl.DataFrame, sides: tuple[Side, ...]
+) -> Panel:
+    joined = frame[["symbol", "ts"]].merge(
         outcomes.to_pandas(), on=["symbol", "ts"], how="left", validate="one_to_one"
     )
-    kept = on_grid(joined["ts"], stride, interval)
-    if with_newest:
-        kept |= (
-            joined["ts"].eq(joined.groupby("symbol", sort=False)["ts"].transform("max")).to_numpy()
-        )
-    joined = joined.loc[kept].reset_index(drop=True)
-    panel = Panel(
-        frame=joined[["symbol", "ts", "close", *table.units]],
-        units=table.units,
+    return Panel(
+        frame=frame,
+        units=units,
         outcomes={side: joined[f"outcome_{side}"].to_numpy(np.float64) for side in sides},
         log_range=joined["log_range"].to_numpy(np.float64),
         label_end=joined["label_end"].dt.tz_localize(None).to_numpy(dtype="datetime64[us]"),
     )
-    unlabelled = int((~panel.labelled).sum())
-    return panel, [
-        Finding(
-            "decisions",
-            "(all)",
-            "no outcome yet, or window too gappy",
-            unlabelled,
-            len(panel),
-            "forecast, but neither trained on nor scored",
-        )
-    ]
+
+
+def _unlabelled(panel: Panel) -> Finding:
+    return Finding(
+        "decisions",
+        "(all)",
+        "no outcome yet, or window too gappy",
+        int((~panel.labelled).sum()),
+        len(panel),
+        "forecast, but neither trained on nor scored",
+    )
 
 
 def on_grid(ts: "pd.Series[pd.Timestamp]", stride: int, interval: timedelta) -> BoolArray:

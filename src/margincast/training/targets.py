@@ -98,7 +98,7 @@ def bars_in(horizon: timedelta, interval: timedelta) -> int:
     """
     if horizon % interval:
         raise InputError(
-            f"target.horizon {format_duration(horizon)} is not a whole number of "
+            f"target.horizons: {format_duration(horizon)} is not a whole number of "
             f"{format_duration(interval)} bars"
         )
     return horizon // interval

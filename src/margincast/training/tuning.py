@@ -1,12 +1,12 @@
 """A few Optuna trials over the quantile head, on purged folds of training time only.
 
 The score is the mean pinball loss over sides and head levels of out-of-fold forecasts, each level
-relative to the first trial, so that no level outweighs another. Trees in the score are the ones
-the model would use; the bins are built once and shared by all trials.
+and horizon relative to the first trial, so that none outweighs another. Trees in the score are the
+ones the model would use; the bins are built once and shared by all trials.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class _PreparedFold:
 
 def tune_head(
     job: TrainingJob,
-    panel: Panel,
+    panels: Sequence[Panel],
     head_levels: tuple[float, ...],
     threads: int,
     on_trial: Callable[[optuna.trial.FrozenTrial], None] = lambda _: None,
@@ -51,20 +51,14 @@ def tune_head(
 
     Args:
         job: the training spec.
-        panel: labelled training rows only.
+        panels: labelled training rows only, a panel a horizon.
         head_levels: levels LightGBM is trained at.
         threads: OpenMP threads.
         on_trial: called after every finished trial.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tuning, model = job.tuning, job.model
-    thinned = panel.thinned(model.stride, model.minimum_rows)
-    folds = [
-        _prepare(model, thinned.rows(training), thinned.rows(held_out))
-        for training, held_out in purged_folds(
-            thinned.decided, thinned.label_end, max(tuning.folds, 2)
-        )
-    ][-tuning.folds :]
+    folds = [fold for panel in panels for fold in _folds(model, panel, tuning.folds)]
     reference: list[FloatArray] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -116,6 +110,14 @@ def _typed(parameters: dict[str, Any], job: TrainingJob) -> dict[str, Any]:
         key: int(value) if job.tuning.space[key].integer else float(value)
         for key, value in parameters.items()
     }
+
+
+def _folds(model: Model, panel: Panel, count: int) -> list[_PreparedFold]:
+    thinned = panel.thinned(model.stride, model.minimum_rows)
+    return [
+        _prepare(model, thinned.rows(training), thinned.rows(held_out))
+        for training, held_out in purged_folds(thinned.decided, thinned.label_end, max(count, 2))
+    ][-count:]
 
 
 def _prepare(model: Model, train: Panel, test: Panel) -> _PreparedFold:

@@ -1,13 +1,17 @@
-"""From a training spec and a data folder to the panel a job works on.
+"""From a training spec and a data folder to the panels a job works on, one a horizon.
 
 The single road from raw files to decisions, walked by training, backtest and scoring alike.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
+import pandas as pd
+
 from margincast.core.errors import InputError, did_you_mean
-from margincast.core.time import format_duration
+from margincast.core.time import format_duration, format_minutes
 from margincast.data.quality import Finding
 from margincast.data.states import STATE_TABLES
 from margincast.features.cache import FeatureCache
@@ -19,31 +23,44 @@ from margincast.models.protocol import Forecaster, Panel
 from margincast.specs.features import FeatureSet
 from margincast.specs.training import Data, TrainingJob
 from margincast.training.market import Market, read_market
-from margincast.training.panel import assemble_panel
+from margincast.training.panel import assemble_panels
 from margincast.training.targets import bars_in, outcome_table
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a training or backtest job works on."""
+    """What a training or backtest job works on.
+
+    Attributes:
+        job: the training spec.
+        feature_set: the features that were built.
+        market: the data that was read.
+        table: the features, also between decisions.
+        panels: per horizon in minutes, increasing, the decisions with its outcomes; all hold the
+            same decisions and share one frame.
+        findings: irregularities of data, features and outcomes.
+    """
 
     job: TrainingJob
     feature_set: FeatureSet
     market: Market
     table: FeatureTable
-    panel: Panel
+    panels: dict[int, Panel]
     findings: tuple[Finding, ...]
 
     @property
-    def horizon_minutes(self) -> int:
-        """Liquidation horizon in minutes."""
-        return round(self.job.target.horizon.total_seconds() / 60)
+    def frame(self) -> pd.DataFrame:
+        """The decisions and their features, the same at every horizon."""
+        return next(iter(self.panels.values())).frame
 
     @property
-    def overlap(self) -> float:
+    def spacing(self) -> timedelta:
+        """Time between a contract's decisions."""
+        return self.feature_set.grid.interval * self.job.target.stride
+
+    def overlap(self, horizon_minutes: int) -> float:
         """Consecutive decisions of a contract that share one horizon, at least 1."""
-        target = self.job.target
-        return max(1.0, target.horizon / (self.feature_set.grid.interval * target.stride))
+        return max(1.0, timedelta(minutes=horizon_minutes) / self.spacing)
 
 
 def _as_far_as_there(
@@ -106,25 +123,41 @@ def workload_of(
     Raises:
         InputError: see :func:`build_workload`.
     """
-    bars_in(job.target.horizon, market.bars.interval)
+    target = job.target
+    for horizon in target.horizons:
+        bars_in(horizon, market.bars.interval)
     table = build_features(feature_set, market.sources, cache)
     _require_columns("model.scale.columns", job.model.scale.columns, job, table)
     peers = job.model.peers
     for peer, key in (("ewma_fhs", "ewma_column"), ("parkinson_fhs", "parkinson_column")):
         if peer in job.backtest.peers:
             _require_columns(f"model.peers.{key}", (getattr(peers, key),), job, table)
-    outcomes, lost = outcome_table(
-        market.bars, job.target.horizon, job.target.gap_tolerance, job.target.kind
-    )
-    panel, unlabelled = assemble_panel(
+    found = {
+        minutes: outcome_table(market.bars, horizon, target.gap_tolerance, target.kind)
+        for minutes, horizon in zip(target.horizons_minutes, target.horizons, strict=True)
+    }
+    panels, unlabelled = assemble_panels(
         table,
-        outcomes,
-        job.target.sides,
-        stride=job.target.stride,
+        {minutes: outcomes for minutes, (outcomes, _) in found.items()},
+        target.sides,
+        stride=target.stride,
         interval=market.bars.interval,
     )
-    findings = (*market.findings, *table.findings, *lost, *unlabelled)
-    return Workload(job, feature_set, market, table, panel, findings)
+    of_outcomes = [
+        finding
+        for minutes, (_, lost) in found.items()
+        for finding in _of_horizon((*lost, unlabelled[minutes]), minutes, job)
+    ]
+    findings = (*market.findings, *table.findings, *of_outcomes)
+    return Workload(job, feature_set, market, table, panels, findings)
+
+
+def _of_horizon(findings: Iterable[Finding], minutes: int, job: TrainingJob) -> list[Finding]:
+    """Say which horizon was looked at, where there are several."""
+    if len(job.target.horizons) == 1:
+        return list(findings)
+    horizon = format_minutes(minutes)
+    return [replace(finding, what=f"{finding.what}, {horizon} horizon") for finding in findings]
 
 
 def _require_columns(
@@ -139,24 +172,24 @@ def _require_columns(
         )
 
 
-def forecaster_for(workload: Workload, name: str, threads: int) -> Forecaster:
-    """Make the unfitted forecaster of a job by name; see :mod:`margincast.models.catalogue`."""
+def forecaster_for(workload: Workload, name: str, horizon_minutes: int, threads: int) -> Forecaster:
+    """Make an unfitted forecaster of a job by name; see :mod:`margincast.models.catalogue`."""
     target = workload.job.target
     return make_forecaster(
         name,
         workload.job.model,
         target.sides,
         target.levels,
-        overlap=workload.overlap,
+        overlap=workload.overlap(horizon_minutes),
         threads=threads,
     )
 
 
 def describe(workload: Workload) -> str:
     """One line for a log: contracts, decisions, span, features."""
-    frame = workload.panel.frame
+    frame = workload.frame
     return (
         f"{frame['symbol'].nunique()} contracts, {len(frame):,} decisions every "
-        f"{format_duration(workload.feature_set.grid.interval * workload.job.target.stride)} from "
+        f"{format_duration(workload.spacing)} from "
         f"{frame['ts'].min():%F} to {frame['ts'].max():%F}, {len(workload.table.units)} features"
     )
