@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from margincast.jobs.train import LEDGER
 from margincast.models.catalogue import LOADERS
 from margincast.models.horizons import HorizonForecaster
 from margincast.serving.bundle import BundleMetadata, read_bundle, verify_bundle, write_bundle
+from margincast.serving.gate import GateVerdict
 from margincast.serving.ledger import Ledger
 from margincast.serving.registry import Registry
 from margincast.training.tracking import MAXIMUM_METRICS
@@ -623,6 +625,27 @@ def test_a_champion_that_does_not_answer_the_policy_is_not_used(score, override,
     assert ending.code == 1
     assert (levels["status"] == "fallback").all()
     assert levels["reason"].str.contains(reason, regex=False).all()
+
+
+def test_a_champion_with_the_features_of_another_set_is_not_used(score, registry, tmp_path):
+    champion = registry.champion("demo")
+    made = read_bundle(champion.bundle_directory, LOADERS)
+    write_bundle(
+        made.forecaster,
+        tmp_path / "mixed",
+        loaders=LOADERS,
+        metadata=replace(made.manifest.metadata, feature_set_hash="0" * 64),
+        specs=made.specs,
+    )
+    version = registry.register(
+        "mixed", tmp_path / "mixed", champion.version.run_id, GateVerdict(passed=True, checks=())
+    )
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    registry.promote("mixed", "champion", version.version, ledger=ledger, who="me", why="to see")
+    ending, levels = score("--set", "model.registered_model=mixed")
+    assert ending.code == 1
+    assert (levels["status"] == "fallback").all()
+    assert levels["reason"].str.contains("trained on set 000000000000").all()
 
 
 def test_a_store_that_is_down_does_not_stop_the_last_good_champion(score, workspace):

@@ -24,6 +24,7 @@ from margincast.serving.batch import (
     latest_rows,
     policy_hash,
     require_answers,
+    require_feature_set,
     score,
     score_fallback,
 )
@@ -163,6 +164,27 @@ def test_a_contract_whose_forecast_cannot_be_believed_falls_back_alone(volatilit
     assert (fallen["status"] == "fallback").all()
     assert (fallen["multiplier"] == 1.0).all()
     assert fallen["reason"].str.contains("base schedule in force").all()
+
+
+def test_a_contract_with_an_infinite_feature_falls_back_alone_whatever_the_model_makes_of_it():
+    """Trees and ranks would make a number of it."""
+    frame = decisions(BTCUSDT=0.04, XRPUSDT=0.05).assign(activity=[1.0, np.inf])
+    panel = Panel.of_decisions(
+        frame, {"volatility": "fraction", "activity": "number"}, ("long", "short")
+    )
+    forecaster = HorizonForecaster("twice_for_shorts", {480: TwiceForShorts()}, monotone=True)
+    levels = score(
+        {480: panel}, forecaster, POLICY, SCHEDULE, at=AT, books={}, origin=ORIGIN
+    ).set_index("symbol")
+    assert (levels.loc["BTCUSDT", "status"] == "ok").all()
+    assert (levels.loc["XRPUSDT", "status"] == "fallback").all()
+    assert levels.loc["XRPUSDT", "reason"].str.contains("forecast not known").all()
+
+
+def test_features_of_another_set_than_the_models_are_refused():
+    require_feature_set("2" * 64, MANIFEST)
+    with pytest.raises(CheckFailedError, match=r"by set a{12}, but .*trained on set 2{12};"):
+        require_feature_set("a" * 64, MANIFEST)
 
 
 def test_a_contract_whose_data_is_old_falls_back_alone_and_says_how_old():

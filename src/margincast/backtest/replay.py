@@ -20,6 +20,7 @@ from margincast.core.errors import InsufficientHistoryError
 from margincast.core.time import format_minutes
 from margincast.core.types import FloatArray, Side
 from margincast.models.catalogue import make_forecaster
+from margincast.models.checks import forecast_of, require_trainable
 from margincast.models.horizons import rearranged
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.training import TrainingJob
@@ -95,6 +96,7 @@ def replay(
 
     Raises:
         InsufficientHistoryError: too little history before a fold for a level.
+        InputError: history that nothing may be learned from.
     """
     job, target = workload.job, workload.job.target
     folds = {minutes: walk_forward_folds(job, panel) for minutes, panel in workload.panels.items()}
@@ -188,7 +190,8 @@ def _forecast(task: _Task, job: TrainingJob, panel: Panel, overlap: float, threa
         task.name, job.model, target.sides, target.levels, overlap=overlap, threads=threads
     )
     try:
-        forecast = model.fit(training).predict(panel.rows(since)).rows(fold.test[since])
+        require_trainable(training, target.sides, target.levels)
+        forecast = forecast_of(model.fit(training), panel.rows(since)).rows(fold.test[since])
     except InsufficientHistoryError as error:
         raise InsufficientHistoryError(
             f"{_of_horizon(task, job)}, refit of {fold.start:%F} ({len(training):,} decisions of "

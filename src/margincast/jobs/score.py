@@ -26,6 +26,7 @@ from margincast.serving.batch import (
     latest_rows,
     policy_hash,
     require_answers,
+    require_feature_set,
     score,
     score_fallback,
 )
@@ -139,6 +140,7 @@ def _scored(
         feature_set = validate_spec(
             dict(bundle.specs["features"]), FeatureSet, "features in the bundle"
         )
+        require_feature_set(feature_set.digest(), bundle.manifest)
     except MargincastError as error:
         raise NoChampionError(str(error)) from error
     if champion.from_last_good:

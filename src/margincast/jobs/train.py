@@ -21,6 +21,7 @@ from margincast.jobs.console import output, progress, say
 from margincast.jobs.headline import headline_metrics
 from margincast.jobs.setting import Setting
 from margincast.models.catalogue import LOADERS, OURS
+from margincast.models.checks import require_trainable
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.margincast import MargincastForecaster
 from margincast.models.protocol import Panel
@@ -61,6 +62,8 @@ def run(
     job = load_spec(spec, TrainingJob, overrides)
     setting = Setting.of(spec, data, out, job.name, cache)
     workload = prepare(job, setting)
+    for history in _latest_histories(workload).values():
+        require_trainable(history, job.target.sides, job.target.levels)
     # bad input must leave nothing behind, not even an empty store; a store that is down must be
     # found out before the long work
     tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace)

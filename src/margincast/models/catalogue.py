@@ -6,6 +6,7 @@ from datetime import timedelta
 from margincast.core.errors import InputError, did_you_mean
 from margincast.core.types import Side
 from margincast.models.caviar_forecaster import CaviarForecaster
+from margincast.models.checks import require_levels
 from margincast.models.filtered_historical import Filter, FilteredHistorical
 from margincast.models.forest import QuantileRandomForest
 from margincast.models.garch_historical import GarchHistorical, Tail
@@ -40,8 +41,9 @@ def make_forecaster(
         threads: OpenMP threads.
 
     Raises:
-        InputError: no such forecaster; says which there are.
+        InputError: no such forecaster (says which there are), or levels that do not increase.
     """
+    require_levels(levels)
     scale, peers = model.scale, model.peers
 
     def historical(

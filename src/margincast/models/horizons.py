@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from margincast.core.types import BoolArray, FloatArray
+from margincast.models.checks import forecast_of
 from margincast.models.protocol import Forecaster, Panel, TailForecast
 
 RECORD = "horizons.json"
@@ -64,7 +65,7 @@ class HorizonForecaster:
             InputError: a column the models need is absent.
         """
         found = {
-            minutes: self.forecasters[minutes].predict(panels[minutes])
+            minutes: forecast_of(self.forecasters[minutes], panels[minutes])
             for minutes in self.horizons_minutes
         }
         return rearranged(found) if self.monotone else found

@@ -69,6 +69,25 @@ def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:
         )
 
 
+def require_feature_set(built: str, manifest: Manifest) -> None:
+    """Check that features are built by the very set a model was trained on.
+
+    Args:
+        built: digest of the set that features are built by.
+        manifest: of the model's bundle.
+
+    Raises:
+        CheckFailedError: it is another set: columns of the same name may mean something else.
+    """
+    trained = manifest.metadata.feature_set_hash
+    if built != trained:
+        raise CheckFailedError(
+            f"features built by set {built[:12]}, but the model {manifest.metadata.job} was "
+            f"trained on set {trained[:12]}; score with the version of margincast that trained it "
+            f"({manifest.libraries.get('margincast', 'unknown')}), or train again"
+        )
+
+
 def latest_rows(frame: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
     """Return the position of every contract's last decision, in the order of contracts."""
     order = np.lexsort((frame["ts"].to_numpy(), frame["symbol"].to_numpy(dtype=str)))

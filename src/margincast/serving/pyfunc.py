@@ -42,7 +42,7 @@ class BundleModel(PythonModel):
 
         Returns:
             n x horizons x sides x levels rows: symbol, ts, horizon_minutes, side, level, forecast
-            and, for a model that has it, expected_shortfall.
+            and, for a model that has it, expected_shortfall; NaN where a feature is infinite.
         """
         instants = pd.to_datetime(model_input["ts"], utc=True, format="ISO8601")
         frame = model_input.assign(ts=instants.astype("datetime64[us, UTC]"))

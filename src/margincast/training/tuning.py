@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 
 from margincast.core.types import FloatArray
+from margincast.models.checks import require_trainable
 from margincast.models.folds import purged_folds
 from margincast.models.head import QuantileHead
 from margincast.models.protocol import Panel
@@ -55,7 +56,12 @@ def tune_head(
         head_levels: levels LightGBM is trained at.
         threads: OpenMP threads.
         on_trial: called after every finished trial.
+
+    Raises:
+        InputError: history that nothing may be learned from.
     """
+    for panel in panels:
+        require_trainable(panel, job.target.sides, head_levels)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tuning, model = job.tuning, job.model
     folds = [fold for panel in panels for fold in _folds(model, panel, tuning.folds)]

@@ -19,6 +19,7 @@ from margincast.features.loading import load_feature_set
 from margincast.features.pipeline import FeatureTable, build_features
 from margincast.features.tables import readings_of, tables_of, without_tables
 from margincast.models.catalogue import make_forecaster
+from margincast.models.checks import learning_findings
 from margincast.models.protocol import Forecaster, Panel
 from margincast.specs.features import FeatureSet
 from margincast.specs.training import Data, TrainingJob
@@ -146,7 +147,9 @@ def workload_of(
     of_outcomes = [
         finding
         for minutes, (_, lost) in found.items()
-        for finding in _of_horizon((*lost, unlabelled[minutes]), minutes, job)
+        for finding in _of_horizon(
+            (*lost, unlabelled[minutes], *learning_findings(panels[minutes])), minutes, job
+        )
     ]
     findings = (*market.findings, *table.findings, *of_outcomes)
     return Workload(job, feature_set, market, table, panels, findings)
