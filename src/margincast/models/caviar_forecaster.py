@@ -6,7 +6,6 @@ one recursion, in units of a contract's own long-run volatility, estimated on al
 of their own is a factor on it, pooled with everybody's.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,14 +17,13 @@ from margincast.core.errors import InsufficientHistoryError
 from margincast.core.types import FloatArray, Side
 from margincast.models.caviar import Caviar, estimate_caviar
 from margincast.models.caviar_returns import (
-    ContractCloses,
     ReturnGrid,
-    contract_closes,
-    most_frequent_step,
     return_grid,
     returns_per_step,
 )
+from margincast.models.closes import ContractCloses, contract_closes, most_frequent_step
 from margincast.models.protocol import Panel, TailForecast, require_features
+from margincast.models.record import read_record, write_record
 from margincast.models.scale import SMALLEST
 
 SHAPE_LEVEL = 0.975
@@ -153,13 +151,12 @@ class CaviarForecaster:
 
     def save(self, directory: Path) -> None:
         """Write ``model.json``."""
-        text = json.dumps(self.parameters(), indent=1, sort_keys=True) + "\n"
-        (directory / "model.json").write_text(text, encoding="utf-8")
+        write_record(directory, self.parameters())
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read what :meth:`save` wrote."""
-        record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        record = read_record(directory)
         model = cls(
             name=record["name"],
             asymmetric=record["asymmetric"],

@@ -6,7 +6,6 @@ doi:10.21314/JOR.1998.001; Barone-Adesi et al. 1999). With the volatility consta
 historical simulation: the ``static`` peer.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +18,7 @@ import pandas as pd
 from margincast.core.errors import InsufficientHistoryError
 from margincast.core.types import BoolArray, FloatArray, Side
 from margincast.models.protocol import Panel, TailForecast, require_features
+from margincast.models.record import read_record, write_record
 from margincast.models.scale import SMALLEST, HarScale
 
 Filter = Literal["none", "column", "har"]
@@ -255,13 +255,12 @@ class FilteredHistorical:
 
     def save(self, directory: Path) -> None:
         """Write ``model.json``."""
-        text = json.dumps(self.parameters(), indent=1, sort_keys=True) + "\n"
-        (directory / "model.json").write_text(text, encoding="utf-8")
+        write_record(directory, self.parameters())
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read what :meth:`save` wrote."""
-        record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        record = read_record(directory)
         days = record["history_days"]
         model = cls(
             name=record["name"],

@@ -5,7 +5,6 @@ the quantile of the weighted outcomes is the forecast (Meinshausen 2006, Journal
 Research 7, 983-999; library quantile-forest). It knows no outcome larger than the largest seen.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from margincast.models.raw_features import (
     rearranged,
     require_exceedances,
 )
+from margincast.models.record import read_record, write_record
 
 TREES = 60
 ROWS_A_TREE = 8_000
@@ -129,8 +129,7 @@ class QuantileRandomForest:
 
     def save(self, directory: Path) -> None:
         """Write ``model.json`` and one JSON file a side."""
-        text = json.dumps(self.parameters(), indent=1, sort_keys=True) + "\n"
-        (directory / "model.json").write_text(text, encoding="utf-8")
+        write_record(directory, self.parameters())
         for side, forest in self._forests.items():
             save_estimator(forest, directory / f"{side}.json")
 
@@ -141,7 +140,7 @@ class QuantileRandomForest:
         Raises:
             InputError: a file asks for types a forest is not made of.
         """
-        record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        record = read_record(directory)
         model = cls(
             tuple(record["sides"]),
             tuple(record["levels"]),

@@ -17,6 +17,7 @@ import pandas as pd
 
 from margincast.core.errors import InsufficientHistoryError
 from margincast.core.types import FloatArray
+from margincast.models.closes import ContractCloses, contract_closes, most_frequent_step
 from margincast.models.garch import (
     HOURS_PER_DAY,
     MICROSECONDS_PER_HOUR,
@@ -79,15 +80,6 @@ class GarchContract:
     state: FilterState | None = None
 
 
-@dataclass(frozen=True)
-class _Closes:
-    """Known decision prices of one contract, in order of time, and their rows in the frame."""
-
-    rows: npt.NDArray[np.intp]
-    decided: npt.NDArray[np.int64]
-    close: FloatArray
-
-
 @dataclass
 class GarchFilter:
     """GARCH(1,1) or GJR-GARCH(1,1,1) of every contract, with Student-t innovations.
@@ -121,7 +113,7 @@ class GarchFilter:
             InputError: a column is absent.
         """
         series = dict(_closes(frame))
-        self._measure_step(series)
+        self.step = most_frequent_step(series.values())
         self._measure_rhythm(series)
         per_step = {name: self._returns_per_step(one) for name, one in series.items()}
         estimates = self._estimate(per_step)
@@ -208,7 +200,7 @@ class GarchFilter:
             not_converged=tuple(record["not_converged"]),
         )
 
-    def _next_variances(self, contract: GarchContract, one: _Closes) -> FloatArray:
+    def _next_variances(self, contract: GarchContract, one: ContractCloses) -> FloatArray:
         """Variance of the step after each decision, freed of the rhythm, shape (n,)."""
         decided, close, first = one.decided, one.close, contract.variance
         state = contract.state
@@ -244,7 +236,7 @@ class GarchFilter:
             )
         return estimates
 
-    def _returns_per_step(self, one: _Closes) -> FloatArray:
+    def _returns_per_step(self, one: ContractCloses) -> FloatArray:
         """Log returns freed of the rhythm; one over several steps by the square root of time."""
         returns, steps = self._returns(one.decided, one.close)
         return returns / np.sqrt(steps)
@@ -266,15 +258,7 @@ class GarchFilter:
         steps = np.rint(np.diff(decided) / self.step).astype(np.int64)
         return np.maximum(steps, 1)
 
-    def _measure_step(self, series: Mapping[str, _Closes]) -> None:
-        """Take the most frequent time between decisions as the step."""
-        spacings = [np.diff(one.decided) for one in series.values()]
-        values, counts = np.unique(
-            np.concatenate([np.empty(0, np.int64), *spacings]), return_counts=True
-        )
-        self.step = int(values[np.argmax(counts)]) if len(values) else MICROSECONDS_PER_HOUR
-
-    def _measure_rhythm(self, series: Mapping[str, _Closes]) -> None:
+    def _measure_rhythm(self, series: Mapping[str, ContractCloses]) -> None:
         """Measure it over all contracts; over a horizon of days it evens out and is left alone."""
         self.rhythm = np.ones(HOURS_PER_DAY)
         if self.horizon_steps * self.step >= MICROSECONDS_PER_DAY:
@@ -292,17 +276,6 @@ class GarchFilter:
             self.rhythm = diurnal_factors(np.concatenate(sizes), np.concatenate(hours), len(days))
 
 
-def _closes(frame: pd.DataFrame) -> Iterator[tuple[str, _Closes]]:
-    """Yield the known decision prices of every contract that has any."""
+def _closes(frame: pd.DataFrame) -> Iterator[tuple[str, ContractCloses]]:
     require_features(frame, ("close",), "GARCH filter")
-    close = frame["close"].to_numpy(np.float64)
-    naive = frame["ts"].dt.tz_localize(None)
-    decided = naive.to_numpy(dtype="datetime64[us]").astype(np.int64)
-    known = np.isfinite(close) & (close > 0)
-    names, codes = np.unique(frame["symbol"].to_numpy(dtype=str), return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    cuts = np.searchsorted(codes[order], np.arange(1, len(names)))
-    for name, rows in zip(names, np.split(order, cuts), strict=True):
-        kept = rows[known[rows]]
-        if len(kept):
-            yield str(name), _Closes(kept, decided[kept], close[kept])
+    return contract_closes(frame)

@@ -6,7 +6,6 @@ tail on the standardised outcomes, GARCH-EVT (McNeil and Frey 2000,
 doi:10.1016/S0927-5398(00)00012-8).
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from margincast.models.filtered_historical import (
 )
 from margincast.models.garch_filter import GarchFilter
 from margincast.models.protocol import Panel, TailForecast
+from margincast.models.record import read_record, write_record
 from margincast.models.tail import fit_generalised_pareto
 
 Tail = Literal["empirical", "generalised_pareto"]
@@ -149,13 +149,12 @@ class GarchHistorical:
 
     def save(self, directory: Path) -> None:
         """Write ``model.json``."""
-        text = json.dumps(self.parameters(), indent=1, sort_keys=True) + "\n"
-        (directory / "model.json").write_text(text, encoding="utf-8")
+        write_record(directory, self.parameters())
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read what :meth:`save` wrote."""
-        record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        record = read_record(directory)
         days = record["history_days"]
         model = cls(
             name=record["name"],

@@ -8,7 +8,6 @@ the slopes of a lower level, times the quantile of what was standardised by it (
 an intermediate level, Wang, Li and He 2012, doi:10.1080/01621459.2012.716382).
 """
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from margincast.core.types import BoolArray, FloatArray, Side
 from margincast.models.filtered_historical import POOLED, require_exceedance
 from margincast.models.protocol import Panel, TailForecast
 from margincast.models.quantile_regression import quantile_regression
+from margincast.models.record import read_record, write_record
 from margincast.models.scale import (
     SMALLEST,
     SMALLEST_SHARE,
@@ -132,13 +132,12 @@ class HarQuantile:
 
     def save(self, directory: Path) -> None:
         """Write ``model.json``."""
-        text = json.dumps(self.parameters(), indent=1, sort_keys=True) + "\n"
-        (directory / "model.json").write_text(text, encoding="utf-8")
+        write_record(directory, self.parameters())
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read what :meth:`save` wrote."""
-        record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        record = read_record(directory)
         model = cls(
             name=record["name"],
             logarithmic=record["logarithmic"],

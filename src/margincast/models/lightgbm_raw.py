@@ -5,7 +5,6 @@ With its defaults the leaves also hold too few exceedances to know a tail; the t
 that, so that what is left of its loss is due to the raw outcome alone.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from margincast.models.raw_features import (
     require_exceedances,
     rows_a_leaf,
 )
+from margincast.models.record import read_record, write_record
 
 _ALWAYS: Mapping[str, Any] = {
     "objective": "quantile",
@@ -142,8 +142,7 @@ class LightGbmRaw:
 
     def save(self, directory: Path) -> None:
         """Write ``model.json`` and one text file a side and level."""
-        text = json.dumps(self.parameters(), indent=1, sort_keys=True) + "\n"
-        (directory / "model.json").write_text(text, encoding="utf-8")
+        write_record(directory, self.parameters())
         for (side, level), booster in self._boosters.items():
             path = directory / f"{side}-{level:g}.txt"
             path.write_text(booster_text(booster), encoding="utf-8")
@@ -151,7 +150,7 @@ class LightGbmRaw:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read what :meth:`save` wrote."""
-        record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        record = read_record(directory)
         model = cls(
             tuple(record["sides"]),
             tuple(record["levels"]),

@@ -7,7 +7,6 @@ fold, :mod:`~margincast.models.tail` extends to levels no tree can see. Crossing
 removed by rearrangement (Chernozhukov et al. 2010, doi:10.3982/ECTA7880).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from margincast.models.head import (
 from margincast.models.online import QuantileTracking
 from margincast.models.parts import CALIBRATION, ONLINE, Stages
 from margincast.models.protocol import Panel, TailForecast, Unit
+from margincast.models.record import read_record, write_record
 from margincast.models.scale import HarScale
 from margincast.models.tail import GeneralisedPareto, fit_shrunken_pareto
 from margincast.specs.loading import validate_spec
@@ -155,8 +155,7 @@ class MargincastForecaster:
     def save(self, directory: Path) -> None:
         """Write ``model.json`` and one LightGBM text file a side and level."""
         fitted = self._require_fitted()
-        record = json.dumps(self.parameters() | {"name": self.name}, indent=1, sort_keys=True)
-        (directory / "model.json").write_text(record + "\n", encoding="utf-8")
+        write_record(directory, self.parameters() | {"name": self.name})
         for (side, level), booster in fitted.head.boosters.items():
             path = directory / _booster_file(side, level)
             path.write_text(booster_text(booster), encoding="utf-8")
@@ -164,7 +163,7 @@ class MargincastForecaster:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read what :meth:`save` wrote."""
-        record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        record = read_record(directory)
         model = cls(
             chosen=validate_spec(record["chosen"], Model, "model.json in the bundle"),
             sides=tuple(record["sides"]),

@@ -4,7 +4,6 @@ A peer: the histogram booster most people reach for first, at its best here (lea
 enough exceedances to know a tail, few rounds), still bound to raw outcomes.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from margincast.models.raw_features import (
     require_exceedances,
     rows_a_leaf,
 )
+from margincast.models.record import read_record, write_record
 
 ROUNDS = 60
 LEAVES = 8
@@ -115,8 +115,7 @@ class SklearnBoosting:
 
     def save(self, directory: Path) -> None:
         """Write ``model.json`` and one JSON file a side and level."""
-        text = json.dumps(self.parameters(), indent=1, sort_keys=True) + "\n"
-        (directory / "model.json").write_text(text, encoding="utf-8")
+        write_record(directory, self.parameters())
         for (side, level), booster in self._boosters.items():
             save_estimator(booster, directory / f"{side}-{level:g}.json")
 
@@ -127,7 +126,7 @@ class SklearnBoosting:
         Raises:
             InputError: a file asks for types a booster is not made of.
         """
-        record = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        record = read_record(directory)
         model = cls(
             tuple(record["sides"]),
             tuple(record["levels"]),
