@@ -44,7 +44,15 @@ def market(seed: int = 0, hours: int = 600) -> Panel:
 
 
 def model(threads: int = 1, levels: tuple[float, ...] = LEVELS) -> QuantileRandomForest:
-    return QuantileRandomForest(SIDES, levels, 1, 1, 1, threads)
+    return QuantileRandomForest(
+        name="quantile_forest",
+        sides=SIDES,
+        levels=levels,
+        stride=1,
+        minimum_rows=1,
+        seed=1,
+        threads=threads,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -282,7 +282,8 @@ def test_a_price_that_stands_still_has_small_but_positive_forecasts(kind):
 def test_too_little_history_says_how_much_is_needed_and_found():
     panel, _ = simulated(10, hours=20, contracts=("A",))
     with pytest.raises(
-        InsufficientHistoryError, match=r"level 0\.99 needs at least 100 decisions, found 20"
+        InsufficientHistoryError,
+        match=r"level 0\.99 needs at least 100 training decisions, found 20",
     ):
         unfitted().fit(panel)
     with pytest.raises(

@@ -42,7 +42,16 @@ def market(seed: int = 0, hours: int = 3000) -> Panel:
 
 
 def model(settings=TUNED, levels=LEVELS, stride=1, threads=1) -> LightGbmRaw:
-    return LightGbmRaw(SIDES, levels, stride, 1, 1, threads, settings, "lightgbm_raw_tuned")
+    return LightGbmRaw(
+        name="lightgbm_raw_tuned",
+        sides=SIDES,
+        levels=levels,
+        stride=stride,
+        minimum_rows=1,
+        seed=1,
+        threads=threads,
+        settings=settings,
+    )
 
 
 def test_a_tuned_leaf_expects_ten_exceedances():

@@ -48,7 +48,15 @@ def market(seed: int = 0, hours: int = 3000) -> Panel:
 
 
 def model(threads: int = 1, levels: tuple[float, ...] = LEVELS) -> SklearnBoosting:
-    return SklearnBoosting(SIDES, levels, 1, 1, 1, threads)
+    return SklearnBoosting(
+        name="sklearn_gbq",
+        sides=SIDES,
+        levels=levels,
+        stride=1,
+        minimum_rows=1,
+        seed=1,
+        threads=threads,
+    )
 
 
 @pytest.fixture(scope="module")

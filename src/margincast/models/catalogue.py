@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Any
 
 from margincast.core.errors import InputError, did_you_mean
 from margincast.core.types import Side
@@ -11,7 +12,7 @@ from margincast.models.filtered_historical import Filter, FilteredHistorical
 from margincast.models.forest import QuantileRandomForest
 from margincast.models.garch_historical import GarchHistorical, Tail
 from margincast.models.har_quantile import HarQuantile
-from margincast.models.lightgbm_raw import DEFAULTS, TUNED, LightGbmRaw, Settings
+from margincast.models.lightgbm_raw import DEFAULTS, TUNED, LightGbmRaw
 from margincast.models.margincast import MargincastForecaster
 from margincast.models.protocol import Forecaster
 from margincast.models.scale import HarScale
@@ -79,21 +80,15 @@ def make_forecaster(
         harmonics = scale.seasonal_harmonics if seasonal else ()
         return HarQuantile(name, logarithmic, scale.columns, harmonics, sides, levels, overlap)
 
-    def raw(settings: Settings) -> LightGbmRaw:
-        return LightGbmRaw(
-            sides,
-            levels,
-            model.stride,
-            model.minimum_rows,
-            model.head.seed,
-            threads,
-            settings,
-            name,
-        )
-
-    def thinned(kind: type[QuantileRandomForest | SklearnBoosting]) -> Forecaster:
-        return kind(sides, levels, model.stride, model.minimum_rows, model.head.seed, threads)
-
+    raw: Mapping[str, Any] = {
+        "name": name,
+        "sides": sides,
+        "levels": levels,
+        "stride": model.stride,
+        "minimum_rows": model.minimum_rows,
+        "seed": model.head.seed,
+        "threads": threads,
+    }
     makers: Mapping[str, Callable[[], Forecaster]] = {
         OURS: lambda: MargincastForecaster(model, sides, levels, overlap, threads),
         "static": lambda: historical("none", None),
@@ -110,10 +105,10 @@ def make_forecaster(
         "har_qr_seasonal": lambda: har_quantile(logarithmic=False, seasonal=True),
         "har_qr_log": lambda: har_quantile(logarithmic=True, seasonal=False),
         "har_qr_log_seasonal": lambda: har_quantile(logarithmic=True, seasonal=True),
-        "quantile_forest": lambda: thinned(QuantileRandomForest),
-        "sklearn_gbq": lambda: thinned(SklearnBoosting),
-        "lightgbm_raw": lambda: raw(DEFAULTS),
-        "lightgbm_raw_tuned": lambda: raw(TUNED),
+        "quantile_forest": lambda: QuantileRandomForest(**raw),
+        "sklearn_gbq": lambda: SklearnBoosting(**raw),
+        "lightgbm_raw": lambda: LightGbmRaw(**raw, settings=DEFAULTS),
+        "lightgbm_raw_tuned": lambda: LightGbmRaw(**raw, settings=TUNED),
     }
     if name not in makers:
         hint = did_you_mean(name, makers) or f"; there are {', '.join(sorted(makers))}"

@@ -6,7 +6,7 @@ Whoever fits calls :func:`require_trainable` first, and whoever forecasts calls
 ===============================  ==================================================================
 bad input                        what happens
 ===============================  ==================================================================
-too few exceedances for a level  refused, says how much history is needed (by each model)
+too few exceedances for a level  refused, says how much history is needed (each model counts)
 constant outcomes of a side      refused
 outcome unknown, infinite, < 0   refused; so is the log range
 feature infinite in training     refused
@@ -49,6 +49,19 @@ def require_levels(levels: tuple[float, ...]) -> None:
         raise InputError(
             f"levels {list(levels)}: {message}; write for example (0.99, 0.995, 0.999)"
         ) from None
+
+
+def require_exceedance(rows: int, level: float) -> None:
+    """Refuse a level that so many rows expect not to be exceeded once.
+
+    Raises:
+        InsufficientHistoryError: says how many are needed.
+    """
+    if rows * (1 - level) < 1:
+        raise InsufficientHistoryError(
+            f"level {level:g} needs at least {1 / (1 - level):,.0f} training decisions, "
+            f"found {rows:,}; use more history, more contracts or a lower level"
+        )
 
 
 def require_trainable(panel: Panel, sides: tuple[Side, ...], levels: tuple[float, ...]) -> None:

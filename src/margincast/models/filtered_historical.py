@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 import pandas as pd
 
-from margincast.core.errors import InsufficientHistoryError
 from margincast.core.types import BoolArray, FloatArray, Side
+from margincast.models.checks import require_exceedance
 from margincast.models.protocol import Panel, TailForecast, require_features
 from margincast.models.record import read_record, write_record
 from margincast.models.scale import SMALLEST, HarScale
@@ -179,19 +179,6 @@ class StandardisedTails:
         # a level taken from the pool may lie below the contract's own lower one
         self.quantiles[name] = np.maximum.accumulate(quantiles, axis=1)
         self.shortfalls[name] = np.maximum.accumulate(beyond, axis=1)
-
-
-def require_exceedance(rows: int, level: float) -> None:
-    """Refuse a level that so many rows expect not to be exceeded once.
-
-    Raises:
-        InsufficientHistoryError: says how many are needed.
-    """
-    if rows * (1 - level) < 1:
-        raise InsufficientHistoryError(
-            f"level {level:g} needs at least {1 / (1 - level):,.0f} decisions, found {rows:,}; "
-            "use more history, more contracts or a lower level"
-        )
 
 
 @dataclass

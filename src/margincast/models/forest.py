@@ -19,15 +19,14 @@ from quantile_forest import RandomForestQuantileRegressor
 from quantile_forest._quantile_forest_fast import QuantileForest
 from sklearn.tree._tree import Tree
 
-from margincast.core.threads import available_threads
 from margincast.core.types import FloatArray, Side
 from margincast.models._skops import load_estimator, save_estimator
-from margincast.models.protocol import Panel, TailForecast, Unit, require_features
+from margincast.models.protocol import Panel, TailForecast, require_features
 from margincast.models.raw_features import (
+    RawLearner,
     ever_known,
     feature_matrix,
     rearranged,
-    require_exceedances,
 )
 from margincast.models.record import read_record, write_record
 
@@ -42,31 +41,14 @@ CHUNK_ROWS = 500
 """Decisions forecast at a time: their neighbours' outcomes fit into a few megabytes."""
 
 
-@dataclass
-class QuantileRandomForest:
+@dataclass(kw_only=True)
+class QuantileRandomForest(RawLearner):
     """One quantile random forest a side, all levels from the same forest.
 
     The library takes no missing values: a feature that is not known is replaced by its median over
     the training rows (counted in :meth:`parameters`), one that no training row knows is left out.
-
-    Attributes:
-        sides: sides to forecast.
-        levels: increasing levels.
-        stride: train on every n-th decision, the same rows as our model.
-        minimum_rows: see :meth:`~margincast.models.protocol.Panel.thinned`.
-        seed: of the rows and features each tree sees.
-        threads: trees grown side by side; changes nothing but speed.
-        name: name of the peer.
     """
 
-    sides: tuple[Side, ...]
-    levels: tuple[float, ...]
-    stride: int
-    minimum_rows: int
-    seed: int
-    threads: int
-    name: str = "quantile_forest"
-    _units: Mapping[str, Unit] = field(default_factory=dict, repr=False)
     _medians: Mapping[str, float] = field(default_factory=dict, repr=False)
     _filled: Mapping[str, int] = field(default_factory=dict, repr=False)
     _forests: dict[Side, RandomForestQuantileRegressor] = field(default_factory=dict, repr=False)
@@ -78,8 +60,7 @@ class QuantileRandomForest:
             InsufficientHistoryError: the rows trained on expect no exceedance of a level.
             InputError: a feature is absent or infinite.
         """
-        fitting = panel.thinned(self.stride, self.minimum_rows)
-        require_exceedances(len(fitting), self.levels)
+        fitting = self.thinned(panel)
         columns = tuple(panel.units)
         known = ever_known(feature_matrix(fitting.frame, columns, self.name), columns)
         matrix = feature_matrix(fitting.frame, known, self.name)
@@ -113,15 +94,8 @@ class QuantileRandomForest:
 
     def parameters(self) -> dict[str, Any]:
         """Return what was chosen and what was filled, JSON-like."""
-        return {
-            "name": self.name,
-            "sides": list(self.sides),
-            "levels": list(self.levels),
-            "stride": self.stride,
-            "minimum_rows": self.minimum_rows,
-            "seed": self.seed,
+        return super().parameters() | {
             "forest": self._forest(ROWS_A_TREE).get_params(),
-            "units": [list(item) for item in self._units.items()],
             "medians": [list(item) for item in self._medians.items()],
             "rows_filled": dict(self._filled),
             "never_known": [column for column in self._units if column not in self._medians],
@@ -141,25 +115,19 @@ class QuantileRandomForest:
             InputError: a file asks for types a forest is not made of.
         """
         record = read_record(directory)
-        model = cls(
-            tuple(record["sides"]),
-            tuple(record["levels"]),
-            record["stride"],
-            record["minimum_rows"],
-            record["seed"],
-            available_threads(),
-            record["name"],
-        )
-        model._units = dict(record["units"])
-        model._medians = dict(record["medians"])
-        model._filled = dict(record["rows_filled"])
-        model._forests = {
+        fields = cls.fields_of(record)
+        forests = {
             side: load_estimator(
                 directory / f"{side}.json", RandomForestQuantileRegressor, [QuantileForest, Tree]
             )
-            for side in model.sides
+            for side in fields["sides"]
         }
-        return model
+        return cls(
+            **fields,
+            _medians=dict(record["medians"]),
+            _filled=dict(record["rows_filled"]),
+            _forests=forests,
+        )
 
     def _matrix(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
         require_features(frame, tuple(self._units), self.name)

@@ -16,11 +16,11 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from margincast.core.types import FloatArray, Side
+from margincast.models.checks import require_exceedance
 from margincast.models.filtered_historical import (
     EmpiricalTail,
     StandardisedTails,
     TailEstimator,
-    require_exceedance,
 )
 from margincast.models.garch_filter import GarchFilter
 from margincast.models.protocol import Panel, TailForecast

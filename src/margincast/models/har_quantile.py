@@ -18,7 +18,8 @@ import pandas as pd
 
 from margincast.core.errors import InputError, InsufficientHistoryError
 from margincast.core.types import BoolArray, FloatArray, Side
-from margincast.models.filtered_historical import POOLED, require_exceedance
+from margincast.models.checks import require_exceedance
+from margincast.models.filtered_historical import POOLED
 from margincast.models.protocol import Panel, TailForecast
 from margincast.models.quantile_regression import quantile_regression
 from margincast.models.record import read_record, write_record

@@ -13,14 +13,13 @@ from typing import Any, Self
 import lightgbm as lgb
 import numpy as np
 
-from margincast.core.threads import available_threads
 from margincast.core.types import Side
 from margincast.models.head import booster_from_text, booster_text
-from margincast.models.protocol import Panel, TailForecast, Unit
+from margincast.models.protocol import Panel, TailForecast
 from margincast.models.raw_features import (
+    RawLearner,
     feature_matrix,
     rearranged,
-    require_exceedances,
     rows_a_leaf,
 )
 from margincast.models.record import read_record, write_record
@@ -61,30 +60,15 @@ features or three in ten, with and without bagging (8 h), then of 40 to 100 roun
 where more and fewer are a little sharper."""
 
 
-@dataclass
-class LightGbmRaw:
+@dataclass(kw_only=True)
+class LightGbmRaw(RawLearner):
     """LightGBM quantile regression on raw outcomes, one model a side and level.
 
     Attributes:
-        sides: sides to forecast.
-        levels: increasing levels; crossing quantiles are rearranged.
-        stride: train on every n-th decision, the same rows as our model.
-        minimum_rows: see :meth:`~margincast.models.protocol.Panel.thinned`.
-        seed: of LightGBM.
-        threads: OpenMP threads.
         settings: of LightGBM.
-        name: name of the peer.
     """
 
-    sides: tuple[Side, ...]
-    levels: tuple[float, ...]
-    stride: int
-    minimum_rows: int
-    seed: int
-    threads: int
     settings: Settings = DEFAULTS
-    name: str = "lightgbm_raw"
-    _units: Mapping[str, Unit] = field(default_factory=dict, repr=False)
     _boosters: dict[tuple[Side, float], lgb.Booster] = field(default_factory=dict, repr=False)
 
     def fit(self, panel: Panel) -> Self:
@@ -94,8 +78,7 @@ class LightGbmRaw:
             InsufficientHistoryError: the rows trained on expect no exceedance of a level.
             InputError: a feature is absent or infinite.
         """
-        fitting = panel.thinned(self.stride, self.minimum_rows)
-        require_exceedances(len(fitting), self.levels)
+        fitting = self.thinned(panel)
         matrix = feature_matrix(fitting.frame, tuple(panel.units), self.name)
         chosen = self.settings
         shared = {
@@ -129,15 +112,8 @@ class LightGbmRaw:
 
     def parameters(self) -> dict[str, Any]:
         """Return what was chosen, JSON-like."""
-        return {
-            "name": self.name,
-            "sides": list(self.sides),
-            "levels": list(self.levels),
-            "stride": self.stride,
-            "minimum_rows": self.minimum_rows,
-            "seed": self.seed,
+        return super().parameters() | {
             "settings": asdict(self.settings),
-            "units": [list(item) for item in self._units.items()],
         }
 
     def save(self, directory: Path) -> None:
@@ -151,19 +127,12 @@ class LightGbmRaw:
     def load(cls, directory: Path) -> Self:
         """Read what :meth:`save` wrote."""
         record = read_record(directory)
-        model = cls(
-            tuple(record["sides"]),
-            tuple(record["levels"]),
-            record["stride"],
-            record["minimum_rows"],
-            record["seed"],
-            available_threads(),
-            Settings(**record["settings"]),
-            record["name"],
-        )
-        model._units = dict(record["units"])
-        for side in model.sides:
-            for level in model.levels:
-                text = (directory / f"{side}-{level:g}.txt").read_text(encoding="utf-8")
-                model._boosters[side, level] = booster_from_text(text)
-        return model
+        fields = cls.fields_of(record)
+        boosters = {
+            (side, level): booster_from_text(
+                (directory / f"{side}-{level:g}.txt").read_text(encoding="utf-8")
+            )
+            for side in fields["sides"]
+            for level in fields["levels"]
+        }
+        return cls(**fields, settings=Settings(**record["settings"]), _boosters=boosters)

@@ -1,16 +1,82 @@
-"""What the peers that learn from raw features share: their matrix, their history, their order.
+"""What the peers that learn from raw features share: their settings, their matrix, their order.
 
 Checks and conventions under the forecasts of the machine-learning peers: features enter as they
 are, levels that no outcome is expected to exceed are refused, and quantiles leave without crossing.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from margincast.core.errors import InputError, InsufficientHistoryError
-from margincast.core.types import FloatArray
-from margincast.models.protocol import require_features
+from margincast.core.errors import InputError
+from margincast.core.threads import available_threads
+from margincast.core.types import FloatArray, Side
+from margincast.models.checks import require_exceedance
+from margincast.models.protocol import Panel, Unit, require_features
+
+
+@dataclass(kw_only=True)
+class RawLearner:
+    """Settings of a learner on raw features and raw outcomes, and their record.
+
+    Attributes:
+        name: name of the peer.
+        sides: sides to forecast.
+        levels: increasing levels; crossing quantiles are rearranged.
+        stride: train on every n-th decision, the same rows as our model.
+        minimum_rows: see :meth:`~margincast.models.protocol.Panel.thinned`.
+        seed: of whatever the learner draws.
+        threads: work done side by side; changes nothing but speed.
+    """
+
+    name: str
+    sides: tuple[Side, ...]
+    levels: tuple[float, ...]
+    stride: int
+    minimum_rows: int
+    seed: int
+    threads: int
+    _units: Mapping[str, Unit] = field(default_factory=dict, repr=False)
+
+    def thinned(self, panel: Panel) -> Panel:
+        """Return the decisions to train on.
+
+        Raises:
+            InsufficientHistoryError: they expect no exceedance of a level.
+        """
+        fitting = panel.thinned(self.stride, self.minimum_rows)
+        require_exceedance(len(fitting), max(self.levels))
+        return fitting
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what was chosen, JSON-like."""
+        return {
+            "name": self.name,
+            "sides": list(self.sides),
+            "levels": list(self.levels),
+            "stride": self.stride,
+            "minimum_rows": self.minimum_rows,
+            "seed": self.seed,
+            "units": [list(item) for item in self._units.items()],
+        }
+
+    @staticmethod
+    def fields_of(record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that :meth:`parameters` describes, as keyword arguments."""
+        return {
+            "name": record["name"],
+            "sides": tuple(record["sides"]),
+            "levels": tuple(record["levels"]),
+            "stride": record["stride"],
+            "minimum_rows": record["minimum_rows"],
+            "seed": record["seed"],
+            "threads": available_threads(),
+            "_units": dict(record["units"]),
+        }
 
 
 def feature_matrix(
@@ -41,20 +107,6 @@ def ever_known(matrix: npt.NDArray[np.float32], columns: tuple[str, ...]) -> tup
     """
     known = np.flatnonzero(~np.isnan(matrix).all(axis=0))
     return tuple(columns[position] for position in known)
-
-
-def require_exceedances(rows: int, levels: tuple[float, ...]) -> None:
-    """Refuse to learn a level that no outcome is expected to exceed.
-
-    Raises:
-        InsufficientHistoryError: ``rows`` decisions expect less than one exceedance of a level.
-    """
-    level = max(levels)
-    if rows * (1 - level) < 1:
-        raise InsufficientHistoryError(
-            f"level {level:g} needs at least {1 / (1 - level):,.0f} training decisions, found "
-            f"{rows:,}; use more history, more contracts or a lower level"
-        )
 
 
 def rows_a_leaf(exceedances: float, level: float) -> int:

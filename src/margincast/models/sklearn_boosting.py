@@ -4,7 +4,6 @@ A peer: the histogram booster most people reach for first, at its best here (lea
 enough exceedances to know a tail, few rounds), still bound to raw outcomes.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,15 +15,14 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from threadpoolctl import threadpool_limits
 
-from margincast.core.threads import available_threads
 from margincast.core.types import FloatArray, Side
 from margincast.models._skops import load_estimator, save_estimator
-from margincast.models.protocol import Panel, TailForecast, Unit, require_features
+from margincast.models.protocol import Panel, TailForecast, require_features
 from margincast.models.raw_features import (
+    RawLearner,
     ever_known,
     feature_matrix,
     rearranged,
-    require_exceedances,
     rows_a_leaf,
 )
 from margincast.models.record import read_record, write_record
@@ -37,31 +35,14 @@ LEAF_EXCEEDANCES = 10.0
 """The same as of :data:`margincast.models.lightgbm_raw.TUNED`, chosen on refits over 2021."""
 
 
-@dataclass
-class SklearnBoosting:
+@dataclass(kw_only=True)
+class SklearnBoosting(RawLearner):
     """Histogram gradient boosting with quantile loss, one model a side and level.
 
     Features that are not known need no filling: each split learns which way they go. Features that
     no training row knows are left out (``never_known`` in :meth:`parameters`).
-
-    Attributes:
-        sides: sides to forecast.
-        levels: increasing levels; crossing quantiles are rearranged.
-        stride: train on every n-th decision, the same rows as our model.
-        minimum_rows: see :meth:`~margincast.models.protocol.Panel.thinned`.
-        seed: of the features each split may look at.
-        threads: boosters fitted side by side, each on one thread; changes nothing but speed.
-        name: name of the peer.
     """
 
-    sides: tuple[Side, ...]
-    levels: tuple[float, ...]
-    stride: int
-    minimum_rows: int
-    seed: int
-    threads: int
-    name: str = "sklearn_gbq"
-    _units: Mapping[str, Unit] = field(default_factory=dict, repr=False)
     _known: tuple[str, ...] = ()
     _boosters: dict[tuple[Side, float], HistGradientBoostingRegressor] = field(
         default_factory=dict, repr=False
@@ -74,8 +55,7 @@ class SklearnBoosting:
             InsufficientHistoryError: the rows trained on expect no exceedance of a level.
             InputError: a feature is absent or infinite.
         """
-        fitting = panel.thinned(self.stride, self.minimum_rows)
-        require_exceedances(len(fitting), self.levels)
+        fitting = self.thinned(panel)
         columns = tuple(panel.units)
         known = ever_known(feature_matrix(fitting.frame, columns, self.name), columns)
         matrix = feature_matrix(fitting.frame, known, self.name)
@@ -101,15 +81,8 @@ class SklearnBoosting:
 
     def parameters(self) -> dict[str, Any]:
         """Return what was chosen, JSON-like."""
-        return {
-            "name": self.name,
-            "sides": list(self.sides),
-            "levels": list(self.levels),
-            "stride": self.stride,
-            "minimum_rows": self.minimum_rows,
-            "seed": self.seed,
+        return super().parameters() | {
             "boosting": {f"{level:g}": self._booster(level).get_params() for level in self.levels},
-            "units": [list(item) for item in self._units.items()],
             "never_known": [column for column in self._units if column not in self._known],
         }
 
@@ -127,26 +100,18 @@ class SklearnBoosting:
             InputError: a file asks for types a booster is not made of.
         """
         record = read_record(directory)
-        model = cls(
-            tuple(record["sides"]),
-            tuple(record["levels"]),
-            record["stride"],
-            record["minimum_rows"],
-            record["seed"],
-            available_threads(),
-            record["name"],
-        )
-        model._units = dict(record["units"])
-        never = record["never_known"]
-        model._known = tuple(column for column in model._units if column not in never)
-        for side in model.sides:
-            for level in model.levels:
-                model._boosters[side, level] = load_estimator(
-                    directory / f"{side}-{level:g}.json",
-                    HistGradientBoostingRegressor,
-                    [TreePredictor],
-                )
-        return model
+        fields = cls.fields_of(record)
+        boosters = {
+            (side, level): load_estimator(
+                directory / f"{side}-{level:g}.json",
+                HistGradientBoostingRegressor,
+                [TreePredictor],
+            )
+            for side in fields["sides"]
+            for level in fields["levels"]
+        }
+        known = tuple(name for name in fields["_units"] if name not in record["never_known"])
+        return cls(**fields, _known=known, _boosters=boosters)
 
     def _booster(self, level: float) -> HistGradientBoostingRegressor:
         return HistGradientBoostingRegressor(
