@@ -105,7 +105,7 @@ def _matrix(
     """Return the matrix the trees read, made as the model makes it."""
     scale = HarScale.from_parameters(forecaster.parameters()["scale"])
     head = QuantileHead(job.model.head, panel.units, job.target.sides, (), 1)
-    return head.design(panel.frame, scale.predict(panel))
+    return head.design(panel.frame, scale.predict(panel.frame))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def test_overlapping_outcomes_are_less_evidence():
 
 def test_a_contract_never_seen_has_everybodys_factor():
     found = factors(5.0)
-    np.testing.assert_array_equal(found.logs(["NEW"])[0], found.everybody)
+    np.testing.assert_array_equal(found.logs(np.array(["NEW"], dtype=object))[0], found.everybody)
 
 
 def test_a_pinned_price_gives_a_finite_factor():
@@ -130,4 +130,4 @@ def test_a_pinned_price_gives_a_finite_factor():
         overlap=1.0,
         prior_exceedances=5.0,
     )
-    assert np.isfinite(found.logs(["A"])).all()
+    assert np.isfinite(found.logs(np.array(["A"], dtype=object))).all()

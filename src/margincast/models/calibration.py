@@ -10,7 +10,7 @@ short, and a contract's own factor towards everybody's.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -36,9 +36,9 @@ class ConformalFactors:
     everybody: FloatArray
     contracts: Mapping[str, FloatArray]
 
-    def logs(self, symbols: Iterable[object]) -> FloatArray:
+    def logs(self, symbols: "pd.Series[str] | npt.NDArray[np.object_]") -> FloatArray:
         """Return log factors, shape (n, S, L), of n rows' contracts."""
-        codes, names = pd.factorize(np.asarray(list(symbols), dtype=object))
+        codes, names = pd.factorize(symbols)
         none = np.zeros(self.everybody.shape[1])
         own = np.array([self.contracts.get(str(name), none) for name in names])
         own = own.reshape(len(names), self.everybody.shape[1])

@@ -186,9 +186,11 @@ def rarely_known(volatilities: FloatArray, columns: tuple[str, ...]) -> tuple[st
 
 def week_waves(ts: "pd.Series[pd.Timestamp]", harmonics: tuple[int, ...]) -> FloatArray:
     """Return sine and cosine of each harmonic of the week, shape (n, 2 harmonics)."""
-    angle = 2 * np.pi * hour_of_week(ts) / HOURS_PER_WEEK
+    # a week has few decision times, a panel many rows
+    hours, row_of = np.unique(hour_of_week(ts), return_inverse=True)
+    angle = 2 * np.pi * hours / HOURS_PER_WEEK
     waves = [wave(k * angle) for k in harmonics for wave in (np.sin, np.cos)]
-    return np.column_stack([np.empty((len(ts), 0)), *waves])
+    return np.column_stack([np.empty((len(hours), 0)), *waves])[row_of]
 
 
 def hour_of_week(ts: "pd.Series[pd.Timestamp]") -> FloatArray:
