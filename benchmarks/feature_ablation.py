@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ablation_job import add_job_arguments, job_of
 from margincast.backtest.dependence import block_bootstrap_interval
 from margincast.backtest.replay import Replay, replay
 from margincast.core.threads import available_threads
@@ -52,19 +53,11 @@ class _Step:
 def main() -> None:
     """Run every step and print the table."""
     parser = argparse.ArgumentParser(description="families of features, added in turn")
-    parser.add_argument("spec", type=Path, help="training spec")
     parser.add_argument("--set-file", type=Path, help="feature set; the spec's own if not given")
-    parser.add_argument("--data", type=Path, required=True, help="folder of market data")
-    parser.add_argument("--start", help="start of the test period")
-    parser.add_argument("--end", help="end of the test period")
-    parser.add_argument("--set", action="append", default=[], help="overrides of the training spec")
-    parser.add_argument("--out", type=Path, default=Path("out/ablation"), help="finished folds")
+    add_job_arguments(parser, "out/ablation")
     arguments = parser.parse_args()
 
-    overrides = [*arguments.set]
-    overrides += [f"backtest.start={arguments.start}"] if arguments.start else []
-    overrides += [f"backtest.end={arguments.end}"] if arguments.end else []
-    job = load_spec(arguments.spec, TrainingJob, overrides)
+    job = job_of(arguments)
     workspace = arguments.spec.resolve().parents[1]
     full = load_spec(arguments.set_file or workspace / job.features.set, FeatureSet)
     market = read_market(job.data, full, arguments.data.resolve())

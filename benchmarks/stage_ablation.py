@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ablation_job import add_job_arguments, job_of
 from margincast.backtest.contracts import first_decisions
 from margincast.backtest.evaluation import Evaluation, evaluate
 from margincast.backtest.replay import Replay, replay
@@ -52,18 +53,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run every variant and print the table."""
     parser = argparse.ArgumentParser(description="stages of the model, taken away in turn")
-    parser.add_argument("spec", type=Path, help="training spec")
-    parser.add_argument("--data", type=Path, required=True, help="folder of market data")
-    parser.add_argument("--start", help="start of the test period")
-    parser.add_argument("--end", help="end of the test period")
-    parser.add_argument("--set", action="append", default=[], help="overrides of the training spec")
-    parser.add_argument("--out", type=Path, default=Path("out/stages"), help="finished folds")
+    add_job_arguments(parser, "out/stages")
     arguments = parser.parse_args()
 
-    overrides = [*arguments.set]
-    overrides += [f"backtest.start={arguments.start}"] if arguments.start else []
-    overrides += [f"backtest.end={arguments.end}"] if arguments.end else []
-    job = load_spec(arguments.spec, TrainingJob, overrides)
+    job = job_of(arguments)
     feature_set = load_spec(arguments.spec.resolve().parents[1] / job.features.set, FeatureSet)
     market = read_market(job.data, feature_set, arguments.data.resolve())
     workload = workload_of(job, feature_set, market)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.ensemble._forest import _generate_sample_indices
 
-from margincast.core.errors import InputError, InsufficientHistoryError
+from margincast.core.errors import InputError
 from margincast.models.forest import QuantileRandomForest
 from margincast.models.protocol import Panel
 from margincast.scoring.pinball import pinball_loss
@@ -149,21 +149,6 @@ def test_a_feature_no_training_row_knows_is_left_out_and_reported(fitted, panel)
         fitted.predict(replace(panel, frame=panel.frame.drop(columns="not_yet_listed")))
 
 
-def test_files_are_text_the_same_for_one_thread_and_two_and_forecast_the_same_bits(
-    fitted, panel, tmp_path
-):
-    files = files_of(fitted, tmp_path / "one")
-    for content in files.values():
-        content.decode("utf-8")
-    assert files_of(model(threads=2).fit(panel), tmp_path / "two") == files
-    loaded = QuantileRandomForest.load(tmp_path / "one")
-    assert files_of(loaded, tmp_path / "again") == files
-    assert loaded.parameters() == fitted.parameters()
-    ours, theirs = fitted.predict(panel), loaded.predict(panel)
-    np.testing.assert_array_equal(theirs.quantiles, ours.quantiles)
-    np.testing.assert_array_equal(theirs.expected_shortfall, ours.expected_shortfall)
-
-
 def test_a_file_that_asks_for_another_type_is_refused(fitted, tmp_path):
     fitted.save(tmp_path)
     path = tmp_path / "short.json"
@@ -177,8 +162,3 @@ def test_a_file_that_asks_for_another_type_is_refused(fitted, tmp_path):
     path.write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(InputError, match=r"not trusted.*subprocess\.Popen"):
         QuantileRandomForest.load(tmp_path)
-
-
-def test_a_level_no_outcome_is_expected_to_exceed_is_refused():
-    with pytest.raises(InsufficientHistoryError, match=r"level 0\.999 needs .*1,000.* found 998"):
-        model(levels=(0.99, 0.999)).fit(market(hours=499))

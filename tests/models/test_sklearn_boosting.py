@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from margincast.core.errors import InputError, InsufficientHistoryError
+from margincast.core.errors import InputError
 from margincast.models.protocol import Panel
 from margincast.models.sklearn_boosting import ROUNDS, SklearnBoosting
 from margincast.scoring.pinball import pinball_loss
@@ -115,18 +115,6 @@ def test_an_unknown_volatility_still_has_a_forecast(fitted, panel):
     assert (quantiles > 0).all()
 
 
-def test_files_are_text_the_same_for_one_thread_and_two_and_forecast_the_same_bits(
-    fitted, panel, tmp_path
-):
-    files = files_of(fitted, tmp_path / "one")
-    for content in files.values():
-        content.decode("utf-8")
-    assert files_of(model(threads=2).fit(panel), tmp_path / "two") == files
-    loaded = SklearnBoosting.load(tmp_path / "one")
-    assert files_of(loaded, tmp_path / "again") == files
-    np.testing.assert_array_equal(loaded.predict(panel).quantiles, fitted.predict(panel).quantiles)
-
-
 def test_a_file_that_asks_for_another_type_is_refused_and_nothing_of_it_is_built(fitted, tmp_path):
     fitted.save(tmp_path)
     path = tmp_path / "long-0.99.json"
@@ -177,8 +165,3 @@ def test_a_file_that_asks_for_another_type_is_refused_and_nothing_of_it_is_built
     with pytest.raises(InputError, match="not trusted"):
         SklearnBoosting.load(tmp_path)
     assert not spawned.exists()
-
-
-def test_a_level_no_outcome_is_expected_to_exceed_is_refused():
-    with pytest.raises(InsufficientHistoryError, match=r"level 0\.999 needs .*1,000.* found 998"):
-        model(levels=(0.99, 0.999)).fit(market(hours=499))
