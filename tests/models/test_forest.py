@@ -65,12 +65,6 @@ def fitted(panel) -> QuantileRandomForest:
     return model().fit(panel)
 
 
-def files_of(forecaster, directory):
-    directory.mkdir()
-    forecaster.save(directory)
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 def test_quantile_and_shortfall_are_those_of_the_outcomes_that_share_leaves_with_a_decision(
     fitted, panel
 ):

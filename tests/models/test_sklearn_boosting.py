@@ -69,12 +69,6 @@ def fitted(panel) -> SklearnBoosting:
     return model().fit(panel)
 
 
-def files_of(forecaster, directory):
-    directory.mkdir()
-    forecaster.save(directory)
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 def test_every_leaf_expects_ten_exceedances_and_every_round_is_boosted(fitted):
     for (_, level), booster in fitted._boosters.items():
         assert booster.n_iter_ == ROUNDS
