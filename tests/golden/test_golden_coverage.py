@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from margincast.backtest.coverage_tests import (
+from margincast.backtest.var_tests.independence import (
     Transitions,
-    basel_multiplier,
-    basel_plus_factor,
     christoffersen_conditional_coverage,
     christoffersen_independence,
-    exact_binomial,
     independence_statistic,
-    kupiec,
-    kupiec_statistic,
-    traffic_light,
     transitions,
+)
+from margincast.backtest.var_tests.proportion import exact_binomial, kupiec, kupiec_statistic
+from margincast.backtest.var_tests.traffic_light import (
+    basel_multiplier,
+    basel_plus_factor,
+    traffic_light,
 )
 from margincast.scoring.coverage import coverage, exceedance_ratio, exceedances, mean_shortfall
 from margincast.scoring.pinball import mean_pinball

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from margincast.backtest.confidence_set import model_confidence_set
-from margincast.backtest.coverage_tests import kupiec
 from margincast.backtest.dependence import benjamini_hochberg
 from margincast.backtest.scored import Decisions, Scores
 from margincast.backtest.time_blocks import Spread, spread_of
+from margincast.backtest.var_tests.proportion import kupiec
 from margincast.core.types import FloatArray, Side
 from margincast.scoring.fissler_ziegel import fz0_loss
 

@@ -25,7 +25,7 @@ class LossComparison:
         mean_difference: mean of first loss - second loss, in the losses' unit.
         standard_error: Bartlett (HAC) standard error of that mean, the same unit.
         statistic: their ratio.
-        p_value: two-sided, standard normal.
+        p_value: two-sided; standard normal, or Student's t where the test says so.
         lag: autocovariances used in the standard error.
         sample_size: number of decision times.
     """
@@ -73,7 +73,7 @@ def diebold_mariano(loss_first: FloatArray, loss_second: FloatArray, *, lag: int
 
     Bartlett weights, autocovariances divided by n, normal p-value, no small-sample factor: the
     convention of statsmodels (``cov_type="HAC"``, no correction) and sandwich (no prewhitening, no
-    adjustment), not that of R's ``forecast::dm.test``.
+    adjustment). That of R's ``forecast::dm.test`` is :func:`harvey_leybourne_newbold`.
 
     Args:
         loss_first: losses of the first model in time order, shape (n,), one unit for both.
@@ -89,6 +89,59 @@ def diebold_mariano(loss_first: FloatArray, loss_second: FloatArray, *, lag: int
     Source: Diebold and Mariano (1995), doi:10.1080/07350015.1995.10524599.
     """
     return _compare(_differential(loss_first, loss_second), lag)
+
+
+def harvey_leybourne_newbold(
+    loss_first: FloatArray, loss_second: FloatArray, *, horizon_decisions: int
+) -> LossComparison:
+    """Test whether two models' mean losses differ, by the small-sample form of Diebold-Mariano.
+
+    The convention of R's ``forecast::dm.test``: the autocovariances up to lag h - 1 count fully (a
+    rectangular window, right where the differential depends on nothing but overlap), the statistic
+    is multiplied by ``sqrt((n + 1 - 2 h + h (h - 1) / n) / n)`` and compared with Student's t with
+    n - 1 degrees of freedom.
+
+    Args:
+        loss_first: see :func:`diebold_mariano`.
+        loss_second: see :func:`diebold_mariano`.
+        horizon_decisions: decisions to a horizon h; 1 where outcomes do not overlap.
+
+    Returns:
+        The comparison, its standard error with the factor. A rectangular window can give a negative
+        variance: standard error, statistic and p-value are then NaN (not known); R silently takes
+        h = 1 instead. :func:`diebold_mariano` always has an answer.
+
+    Raises:
+        InputError: as :func:`diebold_mariano`; a horizon outside 1..n - 1 or, with its factor, too
+            long for n.
+
+    Source: Harvey, Leybourne and Newbold (1997), doi:10.1016/S0169-2070(96)00719-4.
+    """
+    differential = _differential(loss_first, loss_second)
+    size, horizon = differential.size, horizon_decisions
+    factor = (size + 1 - 2 * horizon + horizon * (horizon - 1) / size) / size
+    if not 1 <= horizon < size or not factor > 0.0:
+        raise InputError(
+            f"horizon_decisions must be at least 1 and well below the {size} decisions, "
+            f"found {horizon}"
+        )
+    deviation = differential - differential.mean()
+    variance = float(deviation @ deviation) / size
+    for shift in range(1, horizon):
+        variance += 2.0 * float(deviation[shift:] @ deviation[:-shift]) / size
+    mean = float(differential.mean())
+    if variance < 0.0:
+        return LossComparison(mean, math.nan, math.nan, math.nan, horizon - 1, size)
+    error = math.sqrt(variance / size / factor)
+    statistic = _ratio(mean, error)
+    return LossComparison(
+        mean_difference=mean,
+        standard_error=error,
+        statistic=statistic,
+        p_value=2.0 * float(special.stdtr(size - 1, -abs(statistic))),
+        lag=horizon - 1,
+        sample_size=size,
+    )
 
 
 def panel_diebold_mariano(
@@ -144,9 +197,7 @@ def _differential(loss_first: FloatArray, loss_second: FloatArray) -> FloatArray
 def _compare(differential: FloatArray, lag: int) -> LossComparison:
     mean = float(differential.mean())
     error = math.sqrt(long_run_variance(differential, lag) / differential.size)
-    statistic = 0.0 if mean == 0.0 else math.copysign(math.inf, mean)
-    if error > 0.0:
-        statistic = mean / error
+    statistic = _ratio(mean, error)
     return LossComparison(
         mean_difference=mean,
         standard_error=error,
@@ -155,3 +206,9 @@ def _compare(differential: FloatArray, lag: int) -> LossComparison:
         lag=lag,
         sample_size=differential.size,
     )
+
+
+def _ratio(mean: float, error: float) -> float:
+    if error > 0.0:
+        return mean / error
+    return 0.0 if mean == 0.0 else math.copysign(math.inf, mean)

@@ -1,4 +1,4 @@
-"""Coverage tests: sizes and powers by exact enumeration, degenerate counts, verdicts."""
+"""Tests of the count: sizes and powers by exact enumeration, degenerate counts, verdicts."""
 
 import numpy as np
 import pytest
@@ -6,20 +6,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from margincast.backtest.coverage_tests import (
-    Criterion,
-    TestResult,
-    basel_multiplier,
+from margincast.backtest.var_tests.independence import (
     christoffersen_conditional_coverage,
     christoffersen_independence,
+)
+from margincast.backtest.var_tests.proportion import (
     coverage_power,
     exact_binomial,
-    independence_statistic,
     kupiec,
     kupiec_statistic,
-    traffic_light,
-    transitions,
 )
+from margincast.backtest.verdicts import Criterion, TestResult
 from margincast.core.errors import InputError
 
 ALL_TESTS = [
@@ -52,23 +49,6 @@ def test_kupiec_equals_the_textbook_ratio_of_powers(size, share, level):
     assert kupiec_statistic(count, size, level) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-@given(HITS)
-def test_independence_equals_the_textbook_markov_likelihoods(hits):
-    n = transitions(hits)
-
-    def log_likelihood(quiet, hit, probability):
-        return sum(k * np.log(q) for k, q in ((quiet, 1 - probability), (hit, probability)) if k)
-
-    pairs = hits.size - 1
-    after_quiet, after_hit = n.quiet_quiet + n.quiet_hit, n.hit_quiet + n.hit_hit
-    null = (n.quiet_hit + n.hit_hit) / pairs if pairs else 0.0
-    chain = log_likelihood(n.quiet_quiet, n.quiet_hit, n.quiet_hit / max(after_quiet, 1))
-    chain += log_likelihood(n.hit_quiet, n.hit_hit, n.hit_hit / max(after_hit, 1))
-    memoryless = log_likelihood(n.quiet_quiet + n.hit_quiet, n.quiet_hit + n.hit_hit, null)
-    expected = 2.0 * (chain - memoryless)
-    assert independence_statistic(n) == pytest.approx(expected, abs=1e-9)
-
-
 @given(HITS, LEVELS)
 def test_parts_add_up_and_probabilities_are_probabilities(hits, level):
     results = [test(hits, level) for test in ALL_TESTS]
@@ -77,15 +57,6 @@ def test_parts_add_up_and_probabilities_are_probabilities(hits, level):
     proportion, independence, both, _ = results
     assert both.statistic == pytest.approx(proportion.statistic + independence.statistic)
     assert [r.degrees_of_freedom for r in results] == [1, 1, 2, 0]
-
-
-@given(HITS)
-def test_transitions_partition_the_pairs_and_time_reversal_keeps_independence(hits):
-    n = transitions(hits)
-    assert n.quiet_quiet + n.quiet_hit + n.hit_quiet + n.hit_hit == hits.size - 1
-    backwards = transitions(hits[::-1])
-    assert (backwards.quiet_hit, backwards.hit_quiet) == (n.hit_quiet, n.quiet_hit)
-    assert independence_statistic(backwards) == pytest.approx(independence_statistic(n), abs=1e-9)
 
 
 @pytest.mark.parametrize("size", [250, 1000, 2_000_000])
@@ -101,12 +72,6 @@ def test_no_and_only_exceedances_are_ordinary_values(size, level):
         both = christoffersen_conditional_coverage(hits, level)
         assert both.statistic == kupiec(hits, level).statistic
     assert kupiec(np.ones(size, bool), level).verdict == "fail"
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_clustering_cannot_be_judged_with_fewer_than_two_exceedances(count):
-    hits = hits_with(count, 20_000)
-    assert christoffersen_independence(hits, 0.9).verdict == "no power"
 
 
 def test_a_single_decision_is_defined():
@@ -125,25 +90,6 @@ def test_exact_size_of_the_proportion_tests_is_near_nominal(size, level):
         rejected = [test(counts < k, level).p_value < 0.05 for k in likely]
         realised = law.pmf(likely[rejected]).sum()
         assert 0.01 < realised <= largest
-
-
-def test_independence_has_its_size_and_sees_clusters():
-    generator = np.random.default_rng(5)
-    level, size = 0.95, 1500
-
-    def rejections(after_hit):
-        """Markov chain with stationary exceedance probability 1 - level."""
-        after_quiet = (1.0 - level) * (1.0 - after_hit) / level
-        failed = 0
-        for uniforms in generator.uniform(size=(200, size)):
-            hits = np.zeros(size, dtype=bool)
-            for t in range(1, size):
-                hits[t] = uniforms[t] < (after_hit if hits[t - 1] else after_quiet)
-            failed += christoffersen_independence(hits, level).verdict == "fail"
-        return failed / 200
-
-    assert rejections(after_hit=1.0 - level) < 0.12
-    assert rejections(after_hit=0.25) > 0.9
 
 
 @pytest.mark.parametrize("size", [20, 250, 2190])
@@ -177,24 +123,6 @@ def test_the_criterion_decides():
     assert kupiec(hits_with(30, 2190), 0.99, Criterion(significance=0.2)).verdict == "fail"
 
 
-@given(st.integers(1, 5000), LEVELS)
-def test_traffic_light_zones_are_ordered(size, level):
-    limits = traffic_light(0, size, level)
-    assert limits.zone == "green"
-    assert 1 <= limits.yellow_from <= limits.red_from
-    order = ["green", "yellow", "red"]
-    counts = np.unique(np.linspace(0, size, 20).astype(int))
-    zones = [order.index(traffic_light(int(k), size, level).zone) for k in counts]
-    assert zones == sorted(zones)
-
-
-def test_traffic_light_never_holds_no_exceedance_against_a_margin():
-    # P(X <= 0) = 0.951 here, which the bare rule would call yellow.
-    light = traffic_light(0, 50, 0.999)
-    assert light.cumulative_probability > 0.95
-    assert (light.zone, light.yellow_from) == ("green", 1)
-
-
 @pytest.mark.parametrize("test", ALL_TESTS)
 @pytest.mark.parametrize(
     "hits",
@@ -218,8 +146,6 @@ def test_a_level_outside_its_range_is_refused(test, level):
     [
         lambda: kupiec_statistic(-1, 10, 0.99),
         lambda: kupiec_statistic(11, 10, 0.99),
-        lambda: traffic_light(0, 0, 0.99),
-        lambda: basel_multiplier(251),
         lambda: coverage_power(0, 0.99),
         lambda: coverage_power(100, 0.9, Criterion(detectable_ratio=11.0)),
         lambda: Criterion(significance=0.0),
