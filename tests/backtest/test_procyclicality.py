@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from margincast.backtest.procyclicality import largest_increase, peak_to_trough
+from margincast.backtest.procyclicality import (
+    count_of_rises,
+    largest_increase,
+    margin_calls,
+    measure,
+    peak_to_trough,
+    responsiveness,
+    rises_from_low,
+    rolling_peak_to_trough,
+    volatility_of_margin,
+)
 from margincast.core.errors import InputError
 
 MARGINS = st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=40).map(np.array)
@@ -84,3 +94,83 @@ def test_steps_outside_the_series_are_refused(steps):
 def test_margins_that_have_no_ratio_are_refused(margin):
     with pytest.raises(InputError, match="must be positive"):
         peak_to_trough(np.array(margin))
+
+
+@given(MARGINS, st.integers(1, 40))
+def test_series_are_their_definitions_step_by_step(margin, steps):
+    steps = min(steps, len(margin) - 1)
+    calls, rises = margin_calls(margin, steps), rises_from_low(margin, steps)
+    assert np.isnan(calls[:steps]).all()
+    for now in range(steps, len(margin)):
+        assert calls[now] == pytest.approx(margin[now] / margin[now - steps] - 1.0)
+        before = margin[now - steps : now]
+        assert rises[now] == pytest.approx(max(margin[now] / each - 1.0 for each in before))
+    ratios = rolling_peak_to_trough(margin, steps)
+    for now in range(steps - 1, len(margin)):
+        assert ratios[now] == pytest.approx(peak_to_trough(margin[now - steps + 1 : now + 1]))
+    assert np.isnan(ratios[: steps - 1]).all()
+
+
+@given(MARGINS)
+def test_nothing_moves_when_the_future_does(margin):
+    altered = margin.copy()
+    altered[-1] *= 3.0
+    steps = 1
+    for series in (margin_calls, rises_from_low, rolling_peak_to_trough):
+        np.testing.assert_array_equal(series(margin, steps)[:-1], series(altered, steps)[:-1])
+
+
+@given(MARGINS, st.floats(0.01, 2.0))
+def test_a_steady_rise_has_no_volatility_and_is_counted_each_day(margin, rise):
+    steady = 0.01 * (1.0 + rise) ** np.arange(len(margin))
+    assert count_of_rises(steady, 1, 0.99 * rise) == len(margin) - 1
+    assert count_of_rises(steady, 1, 1.01 * rise) == 0
+    if len(margin) > 2:
+        assert volatility_of_margin(steady) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_margin_that_follows_volatility_has_a_responsiveness_of_one():
+    generator = np.random.default_rng(1)
+    volatility = np.exp(0.1 * generator.standard_normal(400).cumsum())
+    found = responsiveness(0.02 * volatility, volatility, steps=20, window=365)
+    assert found.ratio == pytest.approx(1.0)
+    static = responsiveness(np.full(400, 0.05), volatility, steps=20, window=365)
+    assert (static.margin_increase, static.ratio) == (0.0, 0.0)
+    # half the margin a floor: it answers by less than half at its lows
+    damped = responsiveness(0.05 + 0.02 * volatility, volatility, steps=20, window=365)
+    assert 0.0 < damped.ratio < 1.0
+
+
+def test_responsiveness_by_hand_looks_at_the_last_window_only():
+    margin = np.array([1.0, 9.0, 2.0, 2.0, 3.0, 3.0])
+    volatility = np.array([1.0, 9.0, 4.0, 8.0, 4.0, 4.0])
+    found = responsiveness(margin, volatility, steps=1, window=4)
+    assert found.margin_increase == pytest.approx(0.5)  # lags the volatility by a step
+    assert found.volatility_increase == pytest.approx(1.0)
+    assert found.ratio == pytest.approx(0.5)
+
+
+def test_no_rise_of_volatility_no_ratio_and_the_reason():
+    found = responsiveness(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0]), 1, 3)
+    assert np.isnan(found.ratio)
+    assert found.reason == "volatility did not rise"
+    unknown = responsiveness(np.array([1.0, np.nan, 3.0]), np.array([3.0, 2.0, 1.0]), 1, 3)
+    assert np.isnan(unknown.ratio)
+    assert "known" in unknown.reason
+
+
+def test_responsiveness_refuses_what_does_not_fit():
+    with pytest.raises(InputError, match="one grid"):
+        responsiveness(np.ones(5), np.ones(6), 1, 3)
+    with pytest.raises(InputError, match=r"window must lie in 3\.\.5"):
+        responsiveness(np.ones(5), np.ones(5), 2, 2)
+
+
+def test_a_short_margin_has_no_long_rises():
+    found = measure(np.array([0.02, 0.03, 0.03, 0.06]))
+    assert found.largest_rises[1] == pytest.approx(1.0)
+    assert all(np.isnan(found.largest_rises[days]) for days in (5, 20, 30))
+    assert found.days_of_rises == {0.1: 2, 0.25: 2}
+    assert np.isnan(measure(np.array([0.02, 0.03])).volatility)
+    with pytest.raises(InputError, match="steps must lie"):
+        measure(np.array([0.02]))
