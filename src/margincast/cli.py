@@ -263,11 +263,43 @@ def backtest(
     out: OutOption = None,
     overrides: SetOption = None,
     cache: CacheOption = None,
+    *,
+    policy: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--policy", help="Margin policy to replay behind it.", metavar="POLICY.toml"),
+    ] = None,
 ) -> None:
     """Walk forward over the test period: forecasts.parquet, summary.json, report.html."""
     from margincast.jobs import backtest as job
 
-    job.backtest(spec, data, out, overrides or [], cache)
+    job.backtest(spec, data, out, overrides or [], cache, policy=policy)
+
+
+@app.command()
+def report(
+    forecasts: Annotated[Path, typer.Argument(metavar="FORECASTS.parquet")],
+    bars: Annotated[
+        list[str],
+        typer.Option("--bars", help="Folder or file of bars; may be given again.", metavar="DIR"),
+    ],
+    subject: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--model", help="Model on trial; default: the first of the table."),
+    ] = None,
+    against: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--against", help="Models to compare with; the first is the reference."),
+    ] = None,
+    out: OutOption = None,
+    *,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="Outcomes are end points, not extremes of the path.")
+    ] = False,
+) -> None:
+    """Validate forecasts that any model made: report.html, summary.json and tables."""
+    from margincast.jobs import report as job
+
+    job.run(forecasts, bars, out, subject=subject, against=against or [], terminal=terminal)
 
 
 @app.command()

@@ -365,7 +365,7 @@ def test_an_interrupted_backtest_continues_to_the_same_forecasts(
         assert (out / name).read_bytes() == (fresh / name).read_bytes()
     # one horizon has one page and one record
     assert {path.name for path in fresh.iterdir()} == {
-        ".folds", "forecasts.parquet", "report.html", "summary.json",
+        ".folds", "forecasts.parquet", "report", "report.html", "summary.json",
     }  # fmt: skip
     summary = json.loads((fresh / "summary.json").read_text())
     assert summary["horizon_minutes"] == 30

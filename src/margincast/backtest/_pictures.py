@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from margincast.backtest import _plots_of_models, _plots_over_time
+from margincast.backtest import _plots_of_models, _plots_of_tests, _plots_over_time
 from margincast.backtest._drawing import to_svg
 from margincast.backtest.evaluation import Evaluation
 from margincast.backtest.replay import Replay
+from margincast.backtest.validation import Validation
 from margincast.core.types import BoolArray
-from margincast.models.catalogue import OURS
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ def pictures_of(
         level: of the pictures over time.
     """
     panel = replay.panel.rows(scored)
-    sides = replay.forecasts[OURS].sides
+    subject = evaluation.subject
+    sides = replay.forecasts[subject].sides
     reference = evaluation.reference
     forecasts = {
         name: {side: replay.forecasts[name].at(side, level)[scored] for side in sides}
-        for name in (OURS, reference)
+        for name in (subject, reference)
     }
     calendar = _plots_over_time.count_by_calendar(
         panel.decided,
@@ -59,7 +60,7 @@ def pictures_of(
         level=level,
         decided=panel.decided[own_rows],
         outcomes={side: panel.outcomes[side][own_rows] for side in sides},
-        ours={side: forecasts[OURS][side][own_rows] for side in sides},
+        ours={side: forecasts[subject][side][own_rows] for side in sides},
         reference={side: forecasts[reference][side][own_rows] for side in sides},
     )
     return [
@@ -70,16 +71,16 @@ def pictures_of(
             "low. No bar: the test period is too short for an interval.",
             "Dots with intervals of the exceedance ratio, a row a model and a panel a level; "
             "the values stand in the table of models.",
-            _embed(to_svg(lambda: _plots_of_models.draw_exceedance_ratios(evaluation, OURS))),
+            _embed(to_svg(lambda: _plots_of_models.draw_exceedance_ratios(evaluation, subject))),
         ),
         Picture(
             "Is every level as reliable as the next?",
             "Observed against promised share of outcomes beyond the forecast, a point a level; "
-            f"{OURS} and {reference} in colour, other models grey. On the broken line the promise "
-            "is kept; above it the forecast was too low.",
+            f"{subject} and {reference} in colour, other models grey. On the broken line the "
+            "promise is kept; above it the forecast was too low.",
             "Lines of observed against promised exceedances over the levels, a panel a side; the "
             "values stand in the tables by level.",
-            _embed(to_svg(lambda: _plots_of_models.draw_reliability(evaluation, OURS))),
+            _embed(to_svg(lambda: _plots_of_models.draw_reliability(evaluation, subject))),
         ),
         Picture(
             "What did the protection cost?",
@@ -87,16 +88,16 @@ def pictures_of(
             "error by block bootstrap; shorter is better.",
             "Bars of the pinball ratio, a row a model and a panel a level; the values stand in "
             "the tables by level.",
-            _embed(to_svg(lambda: _plots_of_models.draw_pinball_ratios(evaluation, OURS))),
+            _embed(to_svg(lambda: _plots_of_models.draw_pinball_ratios(evaluation, subject))),
         ),
         Picture(
             f"Forecast and outcome: {one.symbol}",
             f"The contract with the most scored decisions ({len(own_rows):,}), thinned for drawing "
             "to the largest value of each stretch of time, so that no peak is lost. A cross marks "
-            f"an outcome beyond the {OURS} forecast made for it.",
-            f"Lines of the {OURS} and {reference} forecasts over the realised adverse excursion of "
-            f"{one.symbol}, a panel a side.",
-            _embed(to_svg(lambda: _plots_over_time.draw_excursions(one, OURS, reference))),
+            f"an outcome beyond the {subject} forecast made for it.",
+            f"Lines of the {subject} and {reference} forecasts over the realised adverse "
+            f"excursion of {one.symbol}, a panel a side.",
+            _embed(to_svg(lambda: _plots_over_time.draw_excursions(one, subject, reference))),
         ),
         Picture(
             "When was it exceeded?",
@@ -104,20 +105,52 @@ def pictures_of(
             "black line is the count that exact coverage would have. One crash fills many "
             "overlapping decisions of many contracts, so high bars are few events, not many.",
             f"Bars of exceedances per {calendar.unit} against the nominal count; the largest is "
-            f"{int(calendar.counts[OURS].max()):,} against "
-            f"{calendar.nominal[calendar.counts[OURS].argmax()]:.0f}.",
+            f"{int(calendar.counts[subject].max()):,} against "
+            f"{calendar.nominal[calendar.counts[subject].argmax()]:.0f}.",
             _embed(
-                to_svg(lambda: _plots_over_time.draw_calendar(calendar, OURS, reference, level))
+                to_svg(lambda: _plots_over_time.draw_calendar(calendar, subject, reference, level))
             ),
         ),
         Picture(
             "Which contracts stand out?",
-            f"Exceedance ratio of {OURS} per contract and side at level {level:g}; of more than "
+            f"Exceedance ratio of {subject} per contract and side at level {level:g}; of more than "
             f"{_plots_over_time.MOST_CONTRACTS} contracts, the most and the least exceeded.",
             "Dots of the exceedance ratio, a row a contract, a mark a side; the values stand in "
             "the table of contracts.",
             _embed(
-                to_svg(lambda: _plots_over_time.draw_contracts(evaluation.contracts, OURS, level))
+                to_svg(
+                    lambda: _plots_over_time.draw_contracts(evaluation.contracts, subject, level)
+                )
+            ),
+        ),
+    ]
+
+
+def evidence_pictures(found: Validation) -> list[Picture]:
+    """Draw the pictures of the validation."""
+    level = float(found.tests["level"].min())
+    return [
+        Picture(
+            "Who fails what?",
+            f"Tests of {found.subject} at level {level:g}, a row a contract and side, those with "
+            "most failures first. A cross stands after adjustment for the number of contracts and "
+            "sides; a stroke fails on its own only, as one in twenty does by chance.",
+            "Cells of test answers, a row a contract and side, a column a test; counts stand in "
+            "the table of tests.",
+            _embed(to_svg(lambda: _plots_of_tests.draw_heat_map(found.tests, level))),
+        ),
+        Picture(
+            "What does steadiness cost?",
+            "Mean forecast against how much it rises, a dot a model; low and left is better. The "
+            "accurate rise most: what of that is published is the policy's choice.",
+            "Dots of mean forecast over largest rise, a dot a model; values stand in the table of "
+            "procyclicality.",
+            _embed(
+                to_svg(
+                    lambda: _plots_of_tests.draw_frontier(
+                        found.procyclicality, found.subject, found.reference
+                    )
+                )
             ),
         ),
     ]

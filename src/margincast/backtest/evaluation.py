@@ -31,6 +31,7 @@ from margincast.backtest.model_summary import (
 from margincast.backtest.replay import Replay
 from margincast.backtest.scored import Decisions, choose, score
 from margincast.core.errors import InputError
+from margincast.models.catalogue import OURS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Evaluation:
     """All figures of a backtest.
 
     Attributes:
+        subject: model on trial: the one whose margin is to be published.
         reference: model that ratios refer to.
         cells: per model, side (and both) and level.
         models: per model.
@@ -50,6 +52,7 @@ class Evaluation:
         without_forecast: per model, decisions with an outcome that it has no forecast for.
     """
 
+    subject: str
     reference: str
     cells: tuple[Cell, ...]
     models: tuple[ModelSummary, ...]
@@ -75,6 +78,7 @@ class Evaluation:
     def as_record(self) -> dict[str, Any]:
         """Return the figures as JSON-like values, NaN as None."""
         record = {
+            "subject": self.subject,
             "reference": self.reference,
             "scored_decisions": self.scored,
             "unscored_decisions": self.unscored,
@@ -104,6 +108,7 @@ def evaluate(
     horizon: timedelta,
     spacing: timedelta,
     first_decisions: Mapping[str, np.datetime64],
+    subject: str = OURS,
 ) -> Evaluation:
     """Score all models of a replay on their common decisions.
 
@@ -114,6 +119,7 @@ def evaluate(
         spacing: time between a contract's decisions.
         first_decisions: of every contract, also before the test period, UTC; see
             ``contracts.first_decisions``. They say which contracts are new listings.
+        subject: model on trial; one of the replay's, or the reports on it cannot be written.
 
     Raises:
         InputError: no decision can be scored, the reference was not replayed, or a contract's first
@@ -154,6 +160,7 @@ def evaluate(
     sums: dict[str, Totals] = {name: made[name].totals for name in names}
     cells = [cell for name in names for cell in made[name].cells]
     return Evaluation(
+        subject=subject,
         reference=reference,
         cells=tuple(with_confidence_sets(decisions, cells, sums)),
         models=tuple(models[name] for name in names),

@@ -13,7 +13,6 @@ from typing import Any
 
 from margincast.backtest.evaluation import Evaluation
 from margincast.backtest.report import headline, render, write_page
-from margincast.models.catalogue import OURS
 
 TEMPLATE = "overview.html.j2"
 
@@ -68,7 +67,7 @@ def write_overview(path: Path, evaluations: Mapping[int, Evaluation], facts: Ove
     page = render(
         TEMPLATE,
         facts=facts,
-        ours=OURS,
+        subject=first.subject,
         reference=first.reference,
         level=level,
         horizons=[

@@ -15,17 +15,19 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from margincast.backtest import contracts
-from margincast.backtest._pictures import pictures_of
+from margincast.backtest._pictures import evidence_pictures, pictures_of
+from margincast.backtest._sections import tables_of
 from margincast.backtest.cells import Cell
+from margincast.backtest.checklist import Requirement
 from margincast.backtest.evaluation import Evaluation
 from margincast.backtest.model_summary import ModelSummary
 from margincast.backtest.replay import Replay
 from margincast.backtest.scored import choose
 from margincast.backtest.time_blocks import RUN_DAYS
+from margincast.backtest.validation import Validation
 from margincast.core.errors import InputError
 from margincast.core.types import BoolArray
 from margincast.data.quality import Finding, found
-from margincast.models.catalogue import OURS
 
 TEMPLATE = "report.html.j2"
 UNKNOWN = "\N{EN DASH}"
@@ -49,6 +51,8 @@ class ReportFacts:
         digests: what the figures rest on, by name: spec, feature set, data, versions.
         notes: plain sentences on what the figures can and cannot show.
         overview: file name of the page over all horizons; empty where there is one horizon.
+        validation: evidence on the model on trial; None where it was not asked for.
+        checklist: what the rules ask, beside what was measured.
     """
 
     job: str
@@ -61,6 +65,8 @@ class ReportFacts:
     digests: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
     overview: str = ""
+    validation: Validation | None = None
+    checklist: tuple[Requirement, ...] = ()
 
 
 def write_report(path: Path, evaluation: Evaluation, replay: Replay, facts: ReportFacts) -> None:
@@ -73,7 +79,7 @@ def write_report(path: Path, evaluation: Evaluation, replay: Replay, facts: Repo
         facts: the rest of what the page says.
 
     Raises:
-        InputError: the replay is not the one that was evaluated, or lacks our model.
+        InputError: the replay is not the one that was evaluated, or lacks the model on trial.
     """
     write_page(path, render_report(evaluation, replay, facts))
 
@@ -105,7 +111,7 @@ def render_report(evaluation: Evaluation, replay: Replay, facts: ReportFacts) ->
         facts=facts,
         checks=list(facts.checks),
         digests=dict(facts.digests or {}),
-        ours=OURS,
+        subject=evaluation.subject,
         evaluation=evaluation,
         levels=levels,
         sides=sides,
@@ -114,6 +120,8 @@ def render_report(evaluation: Evaluation, replay: Replay, facts: ReportFacts) ->
         refits=[fold.start for fold in replay.folds],
         contract_count=evaluation.contracts["symbol"].nunique(),
         pictures=pictures_of(evaluation, replay, scored, levels[0]),
+        evidence=[] if facts.validation is None else tables_of(facts.validation, facts.checklist),
+        evidence_pictures=[] if facts.validation is None else evidence_pictures(facts.validation),
         group_tables=_group_tables(evaluation),
         band=contracts.BAND,
         new_listing_days=contracts.NEW_LISTING_DAYS,
@@ -125,17 +133,18 @@ def render_report(evaluation: Evaluation, replay: Replay, facts: ReportFacts) ->
 
 
 def headline(evaluation: Evaluation) -> str:
-    """Say in plain words how our model did at the lowest level and against the reference."""
+    """Say in words how the model on trial did at the lowest level and against the reference."""
     level = min(cell.level for cell in evaluation.cells)
-    cell = evaluation.cell(OURS, "both", level)
-    summary = _summary(evaluation, OURS)
+    subject = evaluation.subject
+    cell = evaluation.cell(subject, "both", level)
+    summary = _summary(evaluation, subject)
     ranked = sorted(evaluation.models, key=lambda model: model.pinball_ratio)
     sentence = (
-        f"At level {level:g} the adverse excursion went beyond the {OURS} forecast "
+        f"At level {level:g} the adverse excursion went beyond the {subject} forecast "
         f"{cell.exceedance_ratio:.2f} times as often as promised ({_in_words(cell)}), with a mean "
         f"forecast of {100 * cell.mean_forecast:.2f} % of the decision price."
     )
-    if evaluation.reference == OURS:
+    if evaluation.reference == subject:
         return sentence
     change = 100 * (summary.pinball_ratio - 1)
     return (
@@ -163,7 +172,7 @@ def _summary(evaluation: Evaluation, model: str) -> ModelSummary:
 
 def _scored(evaluation: Evaluation, replay: Replay) -> BoolArray:
     """Return the decisions the evaluation rests on: outcome known, every model with a forecast."""
-    for name in (OURS, evaluation.reference):
+    for name in (evaluation.subject, evaluation.reference):
         if name not in replay.forecasts:
             raise InputError(
                 f"the replay holds no forecasts of {name}, only of "
@@ -190,10 +199,10 @@ def _group_tables(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _contract_table(evaluation: Evaluation, level: float) -> dict[str, Any]:
-    """Gather our figures per contract at one level, with the pinball ratio to the reference."""
+    """Gather its figures per contract at one level, with the pinball ratio to the reference."""
     table = evaluation.contracts[evaluation.contracts["level"] == level]
     keys = ["symbol", "side"]
-    own = table[table["model"] == OURS].set_index(keys)
+    own = table[table["model"] == evaluation.subject].set_index(keys)
     other = table[table["model"] == evaluation.reference].set_index(keys)
     own = own.assign(
         expected=own["decisions"] * (1 - level),

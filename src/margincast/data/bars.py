@@ -122,6 +122,21 @@ def usual_step(path: Path) -> timedelta | None:
         return _usual(times.collect()["ts"])
 
 
+def interval_of(root: Path, entries: Sequence[str]) -> timedelta:
+    """Return the commonest distance between the bars of the first contract that entries hold.
+
+    Raises:
+        InputError: there is no bar file, or it has a single row.
+    """
+    files, _ = find_table_files(root, entries, (), "bars")
+    frame = with_utc_timestamp(with_canonical_names(files[0].scan()), str(files[0]))
+    with readable(str(files[0])):
+        found = _usual(frame.select("ts").collect()["ts"])
+    if found is None:
+        raise InputError(f"{files[0]}: a single bar has no interval; give bars of a longer time")
+    return found
+
+
 def _usual(ts: pl.Series) -> timedelta | None:
     step = ts.diff().drop_nulls().mode().min()
     assert step is None or isinstance(step, timedelta)

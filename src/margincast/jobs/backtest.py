@@ -1,24 +1,31 @@
 """``margincast backtest``: walk-forward on held-out time, every model on the same decisions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from margincast.backtest.contracts import first_decisions
 from margincast.backtest.evaluation import Evaluation, evaluate
 from margincast.backtest.forecasts import write_forecasts
+from margincast.backtest.monte_carlo import SimulatedExceedances
+from margincast.backtest.published_figures import published_figures
 from margincast.backtest.replay import Replay, replay, walk_forward_folds
-from margincast.core.time import format_minutes
+from margincast.backtest.validation import Validation, validate
+from margincast.core.errors import InputError
+from margincast.core.time import format_duration, format_minutes
 from margincast.data.quality import found
 from margincast.jobs.backtest_record import Backtest, write_reports, write_summary
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.setting import Setting
 from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tables import model_table, verdict_text
+from margincast.margin.schedule import require_policy_fits
 from margincast.models.catalogue import OURS
 from margincast.models.horizons import horizon_crossings
 from margincast.serving.gate import Evidence, evaluate_gate, verdict_of_horizons
-from margincast.specs.loading import load_spec
+from margincast.specs.loading import find_workspace, load_spec
+from margincast.specs.serving import BaseSchedule, MarginPolicy
 from margincast.specs.training import TrainingJob
 from margincast.training.splits import Fold
 from margincast.training.workload import Workload, build_workload, describe
@@ -32,16 +39,21 @@ def backtest(
     out: Path | None,
     overrides: Sequence[str],
     cache: str | None = None,
+    *,
+    policy: Path | None = None,
 ) -> Backtest:
-    """Run the backtest of a training job and write forecasts, summary and report.
+    """Run the backtest of a training job and write forecasts, summary, evidence and report.
+
+    With a margin policy, what it would have published is replayed and judged as well.
 
     Raises:
         InputError: see the rooms it walks through.
     """
     job = load_spec(spec, TrainingJob, overrides)
     setting = Setting.of(spec, data, out, job.name, cache)
+    replayed = None if policy is None else read_policy(policy, job)
     workload = prepare(job, setting)
-    result = run_backtest(workload, setting)
+    result = run_backtest(workload, setting, replayed)
     print_result(result, job)
     output.print(f"report: {result.report}", soft_wrap=True)
     return result
@@ -94,7 +106,37 @@ def _say_what_is_missing(workload: Workload) -> None:
         say(f"the test period starts {period.start:%F %H:%M}, the data {decided.min():%F %H:%M}")
 
 
-def run_backtest(workload: Workload, setting: Setting) -> Backtest:
+@dataclass(frozen=True)
+class ReplayedPolicy:
+    """A margin policy and the base schedule it multiplies."""
+
+    policy: MarginPolicy
+    schedule: BaseSchedule
+
+
+def read_policy(path: Path, job: TrainingJob) -> ReplayedPolicy:
+    """Read a policy whose published margin is to be replayed.
+
+    Raises:
+        InputError: the job does not forecast the policy's horizon and level.
+    """
+    policy = load_spec(path, MarginPolicy)
+    schedule = load_spec(find_workspace(path) / policy.schedule.file, BaseSchedule)
+    require_policy_fits(policy, schedule)
+    wanted = policy.model
+    if wanted.horizon not in job.target.horizons or wanted.level not in job.target.levels:
+        raise InputError(
+            f"policy {policy.name} margins level {wanted.level:g} over "
+            f"{format_duration(wanted.horizon)}; job {job.name} forecasts "
+            f"{', '.join(f'{level:g}' for level in job.target.levels)} over "
+            f"{', '.join(map(format_duration, job.target.horizons))}"
+        )
+    return ReplayedPolicy(policy, schedule)
+
+
+def run_backtest(
+    workload: Workload, setting: Setting, policy: ReplayedPolicy | None = None
+) -> Backtest:
     """Replay, score, judge and write; continues an interrupted run from its finished folds."""
     job = workload.job
     models = [OURS, *job.backtest.peers]
@@ -135,10 +177,49 @@ def run_backtest(workload: Workload, setting: Setting) -> Backtest:
     write_forecasts(
         setting.out / "forecasts.parquet", made, version=f"{job.name}-{job.digest()[:8]}"
     )
-    result = Backtest(made, evaluations, verdicts, verdict, crossings, setting.out)
+    result = Backtest(
+        made,
+        evaluations,
+        verdicts,
+        verdict,
+        crossings,
+        _validations(workload, made, policy),
+        setting.out,
+        None if policy is None else policy.policy.buffer.rate,
+    )
     write_summary(workload, result)
     write_reports(workload, result)
     return result
+
+
+def _validations(
+    workload: Workload, made: Mapping[int, Replay], policy: ReplayedPolicy | None
+) -> dict[int, Validation]:
+    """Hold the evidence against our model at every horizon."""
+    found = {}
+    contracts = workload.frame["symbol"].nunique()
+    with progress("tests", len(made) * contracts * len(workload.job.target.sides)) as counter:
+        for minutes, replay in made.items():
+            horizon = timedelta(minutes=minutes)
+            found[minutes] = validate(
+                replay,
+                OURS,
+                workload.job.gate.reference,
+                horizon=horizon,
+                monte_carlo=SimulatedExceedances(),
+                on_series=lambda one: counter.advance(f"{one.symbol} {one.side}", quiet=True),
+            )
+            if policy is not None and policy.policy.model.horizon == horizon:
+                figures = published_figures(
+                    replay.panel,
+                    replay.forecasts[OURS],
+                    policy.schedule,
+                    policy.policy,
+                    spacing=workload.spacing,
+                    publish_every=workload.spacing,
+                )
+                found[minutes] = found[minutes].with_published(figures)
+    return found
 
 
 def crossings_between_horizons(replays: Mapping[int, Replay]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from margincast.backtest.evaluation import Evaluation
 from margincast.backtest.overview import OverviewFacts, write_overview
 from margincast.backtest.replay import Replay
 from margincast.backtest.report import ReportFacts, write_report
+from margincast.backtest.validation import Validation, checklist_of, write_validation
 from margincast.core.time import format_minutes
 from margincast.data.quality import found
 from margincast.serving.gate import GateVerdict
@@ -34,6 +35,7 @@ class Backtest:
         verdicts: the gate's answer on our model, per horizon.
         verdict: its answer over all horizons.
         crossings: per model, forecasts below that of a shorter horizon.
+        validations: evidence on our model, per horizon.
         out: folder of its files.
     """
 
@@ -42,7 +44,10 @@ class Backtest:
     verdicts: dict[int, GateVerdict]
     verdict: GateVerdict
     crossings: dict[str, int]
+    validations: dict[int, Validation]
     out: Path
+    buffer: float | None = None
+    """Of the policy whose published margin was replayed; None without one."""
 
     @property
     def report(self) -> Path:
@@ -124,10 +129,15 @@ def digests(workload: Workload) -> dict[str, str]:
 
 
 def write_reports(workload: Workload, result: Backtest) -> None:
-    """Write a report a horizon and, where there are several, the page over all of them."""
+    """Write a report a horizon and, where there are several, the page over all of them.
+
+    The evidence stands beside each page as tables, in a folder of the page's name.
+    """
     for minutes, page in result.pages.items():
         facts = report_facts(workload, result, minutes)
-        write_report(page, result.evaluations[minutes], result.replays[minutes], facts)
+        evaluation, found = result.evaluations[minutes], result.validations[minutes]
+        write_report(page, evaluation, result.replays[minutes], facts)
+        write_validation(page.with_suffix(""), evaluation, found, facts.checklist)
     if len(result.replays) == 1:
         return
     job = workload.job
@@ -151,17 +161,31 @@ def report_facts(workload: Workload, result: Backtest, minutes: int) -> ReportFa
     """Collect what the report of a horizon states besides the figures."""
     job, verdict = workload.job, result.verdicts[minutes]
     several = len(result.replays) > 1
+    evaluation, found_of = result.evaluations[minutes], result.validations[minutes]
+    made = result.replays[minutes]
+    period = (job.backtest.start, job.backtest.end)
+    first = workload.frame["ts"].min().to_pydatetime()
+    history = made.folds[0].start - first if made.folds else None
     return ReportFacts(
         job=f"{job.name}, {format_minutes(minutes)} horizon" if several else job.name,
         description=job.description,
         horizon_minutes=minutes,
-        test_period=(job.backtest.start, job.backtest.end),
+        test_period=period,
         passed=verdict.passed,
         checks=[asdict(check) for check in verdict.checks],
         findings=tuple(found(workload.findings)),
         digests=digests(workload),
         notes=notes(workload, result.replays[minutes], minutes),
         overview=result.report.name if several else "",
+        validation=found_of,
+        checklist=checklist_of(
+            evaluation,
+            found_of,
+            timedelta(minutes=minutes),
+            period,
+            shortest_history=history,
+            buffer=result.buffer,
+        ),
     )
 
 

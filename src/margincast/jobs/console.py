@@ -53,9 +53,9 @@ class Counter:
         """Show on a terminal what is going on within a piece."""
         self._bar.update(self._task, now=now)
 
-    def advance(self, now: str) -> None:
-        """Count one piece as done; ``now`` says which."""
+    def advance(self, now: str, *, quiet: bool = False) -> None:
+        """Count one piece as done; ``now`` says which. Short pieces are quiet off a terminal."""
         self._done += 1
         self._bar.update(self._task, advance=1, now=now)
-        if not console.is_terminal:
+        if not console.is_terminal and not quiet:
             say(f"{self._title} {self._done}/{self._total}: {now}")

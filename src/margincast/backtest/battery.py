@@ -1,0 +1,244 @@
+"""The battery: every test on every contract and side, and on all of them together.
+
+Responsible for the table a validator reads after the verdict: which tests a margin passes, which it
+fails, and which could not have told. Tests of one contract run on decisions whose outcomes do not
+overlap; p-values of one test over many contracts are adjusted together.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from margincast.backtest.dependence import benjamini_hochberg
+from margincast.backtest.monte_carlo import SimulatedExceedances
+from margincast.backtest.scored import Decisions, Scores
+from margincast.backtest.var_tests.berkowitz import berkowitz_tail, scores_of_quantiles
+from margincast.backtest.var_tests.duration import weibull_duration
+from margincast.backtest.var_tests.dynamic_quantile import dynamic_quantile
+from margincast.backtest.var_tests.gmm_duration import (
+    gmm_conditional_coverage,
+    gmm_independence,
+    gmm_unconditional_coverage,
+)
+from margincast.backtest.var_tests.independence import (
+    christoffersen_conditional_coverage,
+    christoffersen_independence,
+)
+from margincast.backtest.var_tests.multinomial import multinomial
+from margincast.backtest.var_tests.proportion import exact_binomial, kupiec
+from margincast.backtest.var_tests.time_between import tbf, tbfi, tuff
+from margincast.backtest.var_tests.traffic_light import traffic_light
+from margincast.backtest.var_tests.vqr import vqr
+from margincast.backtest.var_tests.ziggel import (
+    ziggel_conditional_coverage,
+    ziggel_independence,
+    ziggel_unconditional_coverage,
+)
+from margincast.backtest.verdicts import NAN, USUAL, Criterion, TestResult, Verdict, undefined
+from margincast.core.types import BoolArray, FloatArray
+
+FALSE_DISCOVERY_RATE = 0.05
+TRAFFIC_LIGHT = "traffic light"
+
+
+class HitTest(Protocol):
+    """A test of one sequence of exceedances."""
+
+    def __call__(  # noqa: D102 (described by the class)
+        self,
+        hits: BoolArray,
+        level: float,
+        criterion: Criterion = ...,
+        *,
+        monte_carlo: SimulatedExceedances | None = ...,
+    ) -> TestResult: ...
+
+
+class PairTest(Protocol):
+    """A test of forecasts of one level beside outcomes."""
+
+    def __call__(  # noqa: D102 (described by the class)
+        self,
+        outcome: FloatArray,
+        forecast: FloatArray,
+        level: float,
+        criterion: Criterion = ...,
+        *,
+        monte_carlo: SimulatedExceedances | None = ...,
+    ) -> TestResult: ...
+
+
+HIT_TESTS: tuple[HitTest, ...] = (
+    exact_binomial,
+    kupiec,
+    tuff,
+    christoffersen_independence,
+    christoffersen_conditional_coverage,
+    tbf,
+    tbfi,
+    weibull_duration,
+    gmm_unconditional_coverage,
+    gmm_independence,
+    gmm_conditional_coverage,
+    ziggel_unconditional_coverage,
+    ziggel_independence,
+    ziggel_conditional_coverage,
+)
+PAIR_TESTS: tuple[PairTest, ...] = (dynamic_quantile, vqr)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One contract and side: T decisions in time order whose outcomes do not overlap.
+
+    Attributes:
+        symbol: the contract.
+        side: of the position.
+        levels: L increasing levels.
+        outcome: adverse excursions, simple fractions, shape (T,).
+        forecasts: quantile forecasts, shape (T, L).
+        expected_shortfalls: of the same levels, shape (T, L); None for a model without.
+    """
+
+    symbol: str
+    side: str
+    levels: tuple[float, ...]
+    outcome: FloatArray
+    forecasts: FloatArray
+    expected_shortfalls: FloatArray | None = None
+
+
+def series_of(decisions: Decisions, scores: Scores) -> Iterator[Series]:
+    """Yield every contract and side of a model, thinned to outcomes that do not overlap."""
+    beyond = scores.expected_shortfalls
+    for symbol, rows in decisions.independent_of.items():
+        for i, side in enumerate(decisions.sides):
+            yield Series(
+                symbol,
+                side,
+                decisions.levels,
+                decisions.outcomes[i, rows],
+                scores.forecasts[i][:, rows].T,
+                None if beyond is None else beyond[i][:, rows].T,
+            )
+
+
+def run_battery(
+    series: Sequence[Series],
+    criterion: Criterion = USUAL,
+    *,
+    monte_carlo: SimulatedExceedances | None = None,
+    on_series: Callable[[Series], None] = lambda _series: None,
+) -> pd.DataFrame:
+    """Run every test on every series.
+
+    Args:
+        series: of one model; see :func:`series_of`.
+        criterion: what fails, and what has too little power to pass.
+        monte_carlo: adds Monte-Carlo p-values, which then decide; its simulations are shared by
+            all series of a sample size.
+        on_series: called when a series is done.
+
+    Returns:
+        A row a series, test and level (tests of several levels stand at the lowest): ``symbol``,
+        ``side``, ``level``, the fields of
+        :class:`~margincast.backtest.verdicts.TestResult` with its name as ``test``, and
+        ``adjusted_p``, the deciding p-value after Benjamini-Hochberg over the series of one test
+        and level. A statistic beyond all simulated ones has the asymptotic p-value there if that is
+        smaller: a thousand simulations cannot show one contract among sixty to be wrong.
+    """
+    rows: list[dict[str, Any]] = []
+    # sequences of one sample size one after another: their simulations are large, and kept once
+    for one in sorted(series, key=lambda each: len(each.outcome)):
+        for level, result in _results(one, criterion, monte_carlo):
+            rows.append({"symbol": one.symbol, "side": one.side, "level": level, **asdict(result)})
+        on_series(one)
+    table = pd.DataFrame(rows).rename(columns={"name": "test"})
+    table["adjusted_p"] = _adjusted(table, monte_carlo)
+    return table.sort_values(["symbol", "side", "level"], kind="stable", ignore_index=True)
+
+
+def verdicts_by_test(table: pd.DataFrame) -> pd.DataFrame:
+    """Count, a row a test and level, how many series fail, pass, or could not tell.
+
+    ``failed_alone`` is a verdict of its own series; ``failed`` those that stand after adjustment
+    for the number of series.
+
+    Args:
+        table: of :func:`run_battery`.
+    """
+    groups = table.groupby(["test", "level"], sort=False)
+    return pd.DataFrame(
+        {
+            "series": groups.size(),
+            "failed": groups["adjusted_p"].apply(lambda p: int((p < FALSE_DISCOVERY_RATE).sum())),
+            "failed_alone": groups["verdict"].apply(lambda v: int((v == "fail").sum())),
+            "no_power": groups["verdict"].apply(lambda v: int((v == "no power").sum())),
+        }
+    ).reset_index()
+
+
+def _results(
+    one: Series, criterion: Criterion, monte_carlo: SimulatedExceedances | None
+) -> Iterator[tuple[float, TestResult]]:
+    for column, level in enumerate(one.levels):
+        forecast = one.forecasts[:, column]
+        hits = one.outcome > forecast
+        yield level, _light(hits, level)
+        for hit_test in HIT_TESTS:
+            yield level, hit_test(hits, level, criterion, monte_carlo=monte_carlo)
+        for pair_test in PAIR_TESTS:
+            yield (
+                level,
+                pair_test(one.outcome, forecast, level, criterion, monte_carlo=monte_carlo),
+            )
+    if len(one.levels) > 1:
+        yield (
+            one.levels[0],
+            multinomial(one.outcome, one.forecasts, one.levels, criterion, monte_carlo=monte_carlo),
+        )
+        yield one.levels[0], _tail(one, criterion, monte_carlo)
+
+
+def _tail(
+    one: Series, criterion: Criterion, monte_carlo: SimulatedExceedances | None
+) -> TestResult:
+    rising = (np.diff(one.forecasts, axis=1) > 0.0).all(axis=1) & (one.forecasts[:, 0] > 0.0)
+    if not rising.all():
+        return undefined(
+            "berkowitz tail",
+            f"forecasts of {int((~rising).sum()):,} decisions do not rise from level to level",
+            sample_size=len(one.outcome),
+            exceedances=int((one.outcome > one.forecasts[:, 0]).sum()),
+        )
+    scores = scores_of_quantiles(one.outcome, one.forecasts, one.levels)
+    return berkowitz_tail(scores, one.levels[0], criterion, monte_carlo=monte_carlo)
+
+
+def _light(hits: BoolArray, level: float) -> TestResult:
+    """Give the Basel zone the shape of a test; red fails."""
+    count = int(np.count_nonzero(hits))
+    light = traffic_light(count, hits.size, level)
+    verdict: Verdict = "fail" if light.zone == "red" else "pass"
+    reason = f"{light.zone}; yellow from {light.yellow_from}, red from {light.red_from}"
+    return TestResult(
+        TRAFFIC_LIGHT, count, 0, light.tail_probability, NAN, hits.size, count, verdict, reason
+    )
+
+
+def _adjusted(table: pd.DataFrame, monte_carlo: SimulatedExceedances | None) -> FloatArray:
+    """Adjust the deciding p-values of each test and level over its series; NaN where none."""
+    asymptotic = table["p_value"].to_numpy(np.float64)
+    values = table["monte_carlo_p_value"].fillna(table["p_value"]).to_numpy(np.float64)
+    if monte_carlo is not None:
+        beyond = values <= 1.0 / (1.0 + monte_carlo.replications)
+        values = np.where(beyond, np.fmin(values, asymptotic), values)
+    adjusted = np.full(len(table), np.nan)
+    for rows in table.groupby(["test", "level"]).indices.values():
+        known = np.asarray(rows)[values[rows] >= 0.0]
+        if known.size:
+            adjusted[known] = benjamini_hochberg(values[known])
+    return adjusted

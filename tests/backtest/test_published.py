@@ -1,0 +1,127 @@
+"""The published margin is serving's own, decision by decision."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from margincast.backtest.published import published_margin
+from margincast.core.errors import InputError
+from margincast.margin.levels import margin_levels_for
+from margincast.models.protocol import Panel, TailForecast
+from margincast.specs.loading import load_spec, validate_spec
+from margincast.specs.serving import BaseSchedule, MarginPolicy
+
+WORKSPACE = Path(__file__).resolve().parents[2]
+POLICY = load_spec(WORKSPACE / "serving" / "perp-8h.toml", MarginPolicy)
+SCHEDULE = load_spec(WORKSPACE / POLICY.schedule.file, BaseSchedule)
+SIDES = ("long", "short")
+LEVELS = (0.99, 0.999)
+CONTRACTS = ("BTCUSDT", "NEWUSDT")
+HOURS = 60
+
+
+def changed(**sections):
+    raw = POLICY.model_dump(mode="json")
+    return validate_spec(
+        {
+            key: value | sections.get(key, {}) if key in sections else value
+            for key, value in raw.items()
+        },
+        MarginPolicy,
+        "changed",
+    )
+
+
+@pytest.fixture
+def panel():
+    ts = pd.date_range("2024-01-01", periods=HOURS, freq="h", tz="UTC", unit="us")
+    frame = pd.DataFrame(
+        {"symbol": np.tile(CONTRACTS, HOURS), "ts": np.repeat(ts, len(CONTRACTS)), "close": 1.0}
+    )
+    rows = len(frame)
+    outcome = np.zeros(rows)
+    end = frame["ts"].dt.tz_localize(None).to_numpy() + np.timedelta64(8, "h")
+    return Panel(frame, {}, dict.fromkeys(SIDES, outcome), outcome, end)
+
+
+@pytest.fixture
+def forecast(panel):
+    rng = np.random.default_rng(1)
+    quantiles = np.sort(rng.lognormal(-3.0, 0.8, (len(panel), 2, 2)), axis=2)
+    quantiles[rng.random(len(panel)) < 0.1, 1] = np.nan
+    quantiles[5, 0] = 50.0  # not plausible
+    return TailForecast(SIDES, LEVELS, quantiles)
+
+
+def published(panel, forecast, policy=POLICY, every=timedelta(hours=1), tier=1):
+    return published_margin(panel, forecast, SCHEDULE, policy, tier=tier, publish_every=every)
+
+
+@pytest.mark.parametrize("sides", ["each", "larger"])
+@pytest.mark.parametrize("tier", [1, 2])
+def test_every_margin_is_the_one_serving_publishes_from_that_decision(panel, forecast, sides, tier):
+    policy = changed(forecast={"sides": sides})
+    made = published(panel, forecast, policy, tier=tier)
+    for row in range(len(panel)):
+        known = dict(zip(SIDES, forecast.quantiles[row, :, 0], strict=True))
+        symbol = panel.frame["symbol"].iloc[row]
+        for i, side in enumerate(SIDES):
+            levels = margin_levels_for(symbol, side, known, SCHEDULE, policy, data_age=timedelta(0))
+            own = levels[tier - 1]
+            assert made.rates[i, row] == own.mmr
+            assert made.fallback[i, row] == (own.status == "fallback")
+    assert made.fallback.any()
+    assert not made.fallback.all()
+
+
+def test_between_publications_the_last_one_stays_in_force(panel, forecast):
+    policy = changed(staleness={"max_data_age": "4h"})
+    made = published(panel, forecast, policy, every=timedelta(hours=4))
+    each = published(panel, forecast, policy)
+    hour = (panel.frame["ts"].dt.hour % 4).to_numpy()
+    first = np.flatnonzero(hour == 0)
+    np.testing.assert_array_equal(made.rates[:, first], each.rates[:, first])
+    for contract in range(len(CONTRACTS)):
+        own = made.rates[:, contract :: len(CONTRACTS)]
+        blocks = own.reshape(2, -1, 4)
+        assert (blocks == blocks[:, :, :1]).all()
+
+
+def test_what_is_older_than_the_policy_allows_gives_way_to_the_base_schedule(panel, forecast):
+    policy = changed(staleness={"max_data_age": "2h"})
+    made = published(panel, forecast, policy, every=timedelta(hours=6))
+    age = (panel.frame["ts"].dt.hour % 6).to_numpy()
+    assert made.fallback[:, age > 2].all()
+    assert (made.rates[:, age > 2] == made.base[age > 2]).all()
+    assert not made.fallback[:, age <= 2].all()
+
+
+def test_what_comes_later_changes_no_margin(panel, forecast):
+    whole = published(panel, forecast, every=timedelta(hours=3))
+    cut = 71
+    part = published(
+        panel.rows(np.arange(cut)), forecast.rows(np.arange(cut)), every=timedelta(hours=3)
+    )
+    np.testing.assert_array_equal(whole.rates[:, :cut], part.rates)
+
+
+def test_closing_costs_its_owner_the_move_and_the_liquidation(panel, forecast):
+    made = published(panel, forecast)
+    fees = POLICY.liquidation.taker_fee_rate + POLICY.liquidation.liquidation_fee_rate
+    outcomes = np.full((2, len(panel)), 0.03)
+    assert (made.losses(outcomes) >= 0.03 + fees).all()
+
+
+def test_a_level_that_was_not_forecast_is_named(panel, forecast):
+    with pytest.raises(InputError, match=r"margins level 0\.95, the forecasts have 0\.99, 0\.999"):
+        published(panel, forecast, changed(model={"level": 0.95}))
+
+
+def test_a_tier_that_is_not_there_is_the_last_one(panel, forecast):
+    last = published(panel, forecast, tier=99)
+    tiers = [published(panel, forecast, tier=number) for number in range(1, 10)]
+    np.testing.assert_array_equal(last.rates, tiers[-1].rates)
+    assert (last.rates >= tiers[0].rates).all()
