@@ -4,7 +4,7 @@ Words and numbers only; what they mean is decided where they were computed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -44,6 +44,7 @@ def tables_of(found: Validation, checklist: Sequence[Requirement]) -> list[Print
         *([_published(found)] if len(found.published) else []),
         _stress(found, equal_mean=True),
         _stress(found, equal_mean=False),
+        *_hypothetical(found.hypothetical),
         _regimes(found),
         _procyclicality(found),
         _scores(found),
@@ -203,6 +204,120 @@ def _stress(found: Validation, *, equal_mean: bool) -> PrintedTable:
     )
 
 
+def _hypothetical(found: Mapping[str, pd.DataFrame]) -> list[PrintedTable]:
+    tables = []
+    if len(found.get("shocks", ())):
+        tables.append(
+            PrintedTable(
+                "Hypothetical shocks",
+                "Margins at the end of the test period; in every contract a long and a short of "
+                "one per cent of a day's trading (an assumption, the same for all models). The "
+                "leading contract moves by the shock, the others with it, each by one standard "
+                "deviation of its own against the position. Loss beyond margin of the losing side, "
+                "in the mildest and in the worst of the other conditions.",
+                (
+                    "Model",
+                    "Shock",
+                    "Loss",
+                    "Worst loss",
+                    "Volatility",
+                    "Depth left",
+                    "Correlation",
+                ),
+                tuple(
+                    (
+                        row["model"],
+                        f"{row['price_move']:+.0%}",
+                        _percent(row["loss"]),
+                        _percent(row["worst_loss"]),
+                        f"{row['volatility_factor']:g}x",
+                        f"{row['depth_factor']:.0%}",
+                        f"{row['correlation']:g}",
+                    )
+                    for row in found["shocks"].to_dict("records")
+                ),
+            )
+        )
+    if len(found.get("reverse_stress", ())):
+        tables.append(
+            PrintedTable(
+                "Reverse stress",
+                "The smallest move of the leading contract that exhausts the first margin, and "
+                "then a fund of one per cent of all notional; the same positions.",
+                ("Model", "Direction", "Depth left", "First margin", "Whose", "Fund", "Failing"),
+                tuple(
+                    (
+                        row["model"],
+                        row["direction"],
+                        f"{row['depth_factor']:.0%}",
+                        _percent(row["move_exhausting_margin"]),
+                        row["first_to_fail"],
+                        _percent(row["move_exhausting_fund"]),
+                        f"{row['positions_failing']}",
+                    )
+                    for row in found["reverse_stress"].to_dict("records")
+                ),
+                frozenset({0, 1, 4}),
+            )
+        )
+    if len(found.get("scaled_history", ())):
+        tables.append(
+            PrintedTable(
+                "History, and more of it",
+                "The worst move of every contract over one horizon in each window, as it was and "
+                "made larger (on the logarithm of prices), against the margins of today.",
+                ("Model", "Window", "Times", "Loss beyond margin"),
+                tuple(
+                    (
+                        row["model"],
+                        row["window"],
+                        f"{row['factor']:g}x",
+                        _percent(row["loss"]),
+                    )
+                    for row in found["scaled_history"].to_dict("records")
+                ),
+                frozenset({0, 1}),
+            )
+        )
+    if len(found.get("cascade", ())):
+        run = found["cascade"]
+        tables.append(
+            PrintedTable(
+                "A liquidation cascade",
+                f"The same simulated accounts (leverage 2 to 5, three in five of the notional "
+                f"long) down the path of {run['contract'].iloc[0]} in {run['window'].iloc[0]}, "
+                "under margins of one mean; liquidations press the price, which liquidates more. "
+                "Money in parts of the open interest.",
+                (
+                    "Margin",
+                    "Liquidated",
+                    "By the margin",
+                    "Bankrupt",
+                    "Liquidated notional",
+                    "Loss beyond equity",
+                    "Least fund",
+                    "Auto-deleveraged",
+                    "Price pressed by",
+                ),
+                tuple(
+                    (
+                        row["schedule"],
+                        f"{row['liquidations']:,}",
+                        f"{row['margin_induced']:,}",
+                        f"{row['bankruptcies']:,}",
+                        _percent(row["liquidated_usd"], 1),
+                        _percent(row["shortfall_usd"]),
+                        _percent(row["fund_low_usd"]),
+                        _percent(row["auto_deleveraged_usd"]),
+                        _percent(row["largest_press"], 1),
+                    )
+                    for row in run.to_dict("records")
+                ),
+            )
+        )
+    return tables
+
+
 def _regimes(found: Validation) -> PrintedTable:
     return PrintedTable(
         "Calm and turbulent times",
@@ -320,6 +435,8 @@ def _number(value: float, form: str) -> str:
 
 
 def _percent(value: float, digits: int = 2) -> str:
+    if math.isinf(value):
+        return "none"
     return UNKNOWN if pd.isna(value) else f"{100.0 * value:.{digits}f} %"
 
 

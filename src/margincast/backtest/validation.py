@@ -17,6 +17,7 @@ import pandas as pd
 from margincast.backtest.battery import Series, run_battery, series_of, verdicts_by_test
 from margincast.backtest.checklist import Circumstances, Requirement, regulatory_checklist
 from margincast.backtest.evaluation import Evaluation
+from margincast.backtest.hypothetical import hypothetical_stress
 from margincast.backtest.margin_metrics import (
     MarginSample,
     margin_figures,
@@ -68,6 +69,8 @@ class Validation:
             parts.
         superior: per level, the p-value of "no model has a smaller loss than the subject", and
             the models found better.
+        hypothetical: shocks, reverse stress, scaled history and a cascade, by name; see
+            :func:`~margincast.backtest.hypothetical.hypothetical_stress`.
         published: the subject's published margin beside the base schedule and the forecast alone,
             by tier; empty without a policy. See
             :func:`~margincast.backtest.published_figures.published_figures`.
@@ -84,15 +87,17 @@ class Validation:
     procyclicality: pd.DataFrame
     scores: pd.DataFrame
     superior: pd.DataFrame
+    hypothetical: dict[str, pd.DataFrame] = field(default_factory=dict)
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     published_contracts: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by name."""
+        named = {**vars(self), **self.hypothetical}
         return {
             name: value
-            for name, value in vars(self).items()
+            for name, value in named.items()
             if isinstance(value, pd.DataFrame) and len(value)
         }
 
@@ -155,6 +160,12 @@ def validate(
         procyclicality=margins,
         scores=_decomposed(decisions, [of_model[n] for n in dict.fromkeys((subject, reference))]),
         superior=_superior(losses, subject, decisions.levels),
+        hypothetical=hypothetical_stress(
+            decisions,
+            of_model,
+            replay.panel.frame["close"].to_numpy(np.float64)[scored],
+            windows,
+        ),
     )
 
 
