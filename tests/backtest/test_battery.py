@@ -1,11 +1,20 @@
 """The battery: every test on every series, nothing lost, adjusted together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import t as student_t
 
-from margincast.backtest.battery import HIT_TESTS, PAIR_TESTS, Series, run_battery, verdicts_by_test
+from margincast.backtest.battery import (
+    HIT_TESTS,
+    PAIR_TESTS,
+    SHORTFALL_TESTS,
+    Series,
+    run_battery,
+    verdicts_by_test,
+)
 from margincast.backtest.dependence import benjamini_hochberg
 from margincast.backtest.monte_carlo import SimulatedExceedances
 from margincast.backtest.verdicts import Criterion
@@ -34,6 +43,29 @@ def test_every_series_has_every_test_at_every_level(table):
     assert (counts == per_level * len(LEVELS) + 2).all()
     assert len(counts) == 6
     assert not table.duplicated(["symbol", "side", "level", "test"]).any()
+
+
+def test_a_model_with_an_expected_shortfall_is_asked_for_it_too():
+    plain = series(0)
+    quantile = student_t.ppf(LEVELS, DEGREES)
+    density = student_t.pdf(quantile, DEGREES) / (1.0 - np.array(LEVELS))
+    mean_beyond = density * (DEGREES + quantile**2) / (DEGREES - 1)
+    right = Series(
+        plain.symbol,
+        plain.side,
+        LEVELS,
+        plain.outcome,
+        plain.forecasts,
+        plain.forecasts * (mean_beyond / quantile),
+    )
+    made = run_battery([right], monte_carlo=SimulatedExceedances(replications=199))
+    asked = {"acerbi-szekely unconditional", "mcneil-frey greater", "costanzino-curran greater"}
+    assert asked <= set(made["test"])
+    without = run_battery([plain])
+    assert len(made) == len(without) + (len(SHORTFALL_TESTS) + 3) * len(LEVELS)
+    timid = replace(right, expected_shortfalls=right.forecasts * 1.02)
+    failed = run_battery([timid]).query("verdict == 'fail' and level == 0.95")["test"]
+    assert {"acerbi-szekely unconditional", "mcneil-frey greater"} <= set(failed)
 
 
 def test_every_answer_has_a_p_value_or_a_reason(table):

@@ -141,7 +141,8 @@ def test_every_model_is_a_run_with_the_same_metric_names(client, trained):
     assert all(run.info.status == "FINISHED" for run in runs.values())
     files = {item.path for item in client.list_artifacts(job.info.run_id)}
     assert files == {
-        "summary.json", "report.html", "report-10m.html", "report-30m.html", "specs", "trials.csv",
+        "summary.json", "report.html", "report-10m.html", "report-30m.html", "report-10m",
+        "report-30m", "specs", "trials.csv",
     }  # fmt: skip
     trials = client.search_runs(
         [experiment], f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and metrics.objective > 0"

@@ -13,6 +13,22 @@ import numpy as np
 import pandas as pd
 
 from margincast.backtest.dependence import benjamini_hochberg
+from margincast.backtest.es_tests.acerbi_szekely import (
+    acerbi_szekely_conditional,
+    acerbi_szekely_quantile,
+    acerbi_szekely_unconditional,
+    minimally_biased_absolute,
+    minimally_biased_relative,
+)
+from margincast.backtest.es_tests.costanzino_curran import costanzino_curran
+from margincast.backtest.es_tests.du_escanciano import (
+    du_escanciano_conditional,
+    du_escanciano_unconditional,
+)
+from margincast.backtest.es_tests.mcneil_frey import mcneil_frey
+from margincast.backtest.es_tests.nolde_ziegel import nolde_ziegel
+from margincast.backtest.es_tests.severity import severity_of_forecasts
+from margincast.backtest.es_tests.simulated_tails import SimulatedTails
 from margincast.backtest.monte_carlo import SimulatedExceedances
 from margincast.backtest.scored import Decisions, Scores
 from margincast.backtest.var_tests.berkowitz import berkowitz_tail, scores_of_quantiles
@@ -71,6 +87,21 @@ class PairTest(Protocol):
     ) -> TestResult: ...
 
 
+class ShortfallTest(Protocol):
+    """A test of quantile and expected-shortfall forecasts of one level beside outcomes."""
+
+    def __call__(  # noqa: D102 (described by the class)
+        self,
+        outcome: FloatArray,
+        forecast: FloatArray,
+        expected_shortfall: FloatArray,
+        level: float,
+        criterion: Criterion = ...,
+        *,
+        monte_carlo: SimulatedTails | None = ...,
+    ) -> TestResult: ...
+
+
 HIT_TESTS: tuple[HitTest, ...] = (
     exact_binomial,
     kupiec,
@@ -88,6 +119,30 @@ HIT_TESTS: tuple[HitTest, ...] = (
     ziggel_conditional_coverage,
 )
 PAIR_TESTS: tuple[PairTest, ...] = (dynamic_quantile, vqr)
+SHORTFALL_TESTS: tuple[ShortfallTest, ...] = (
+    acerbi_szekely_conditional,
+    acerbi_szekely_unconditional,
+    acerbi_szekely_quantile,
+    minimally_biased_absolute,
+    minimally_biased_relative,
+    mcneil_frey,
+    nolde_ziegel,
+)
+"""Bayer and Dimitriadis' regressions are not among them: their asymptotic laws need thousands of
+decisions, their simulated ones seconds a series. Call them where a series is in question."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Simulations shared by all tests and series: exceedances, and how far they go."""
+
+    exceedances: SimulatedExceedances
+    tails: SimulatedTails
+
+    @classmethod
+    def of(cls, monte_carlo: SimulatedExceedances) -> "Simulated":
+        """Return both kinds, with as many replications and the same seed."""
+        return cls(monte_carlo, SimulatedTails(monte_carlo.replications, monte_carlo.seed))
 
 
 @dataclass(frozen=True)
@@ -151,9 +206,10 @@ def run_battery(
         smaller: a thousand simulations cannot show one contract among sixty to be wrong.
     """
     rows: list[dict[str, Any]] = []
+    simulated = None if monte_carlo is None else Simulated.of(monte_carlo)
     # sequences of one sample size one after another: their simulations are large, and kept once
     for one in sorted(series, key=lambda each: len(each.outcome)):
-        for level, result in _results(one, criterion, monte_carlo):
+        for level, result in _results(one, criterion, simulated):
             rows.append({"symbol": one.symbol, "side": one.side, "level": level, **asdict(result)})
         on_series(one)
     table = pd.DataFrame(rows).rename(columns={"name": "test"})
@@ -182,8 +238,9 @@ def verdicts_by_test(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _results(
-    one: Series, criterion: Criterion, monte_carlo: SimulatedExceedances | None
+    one: Series, criterion: Criterion, simulated: Simulated | None
 ) -> Iterator[tuple[float, TestResult]]:
+    monte_carlo = None if simulated is None else simulated.exceedances
     for column, level in enumerate(one.levels):
         forecast = one.forecasts[:, column]
         hits = one.outcome > forecast
@@ -195,12 +252,30 @@ def _results(
                 level,
                 pair_test(one.outcome, forecast, level, criterion, monte_carlo=monte_carlo),
             )
+        if one.expected_shortfalls is not None:
+            tails = None if simulated is None else simulated.tails
+            for result in _of_shortfall(one, column, criterion, tails):
+                yield level, result
     if len(one.levels) > 1:
         yield (
             one.levels[0],
             multinomial(one.outcome, one.forecasts, one.levels, criterion, monte_carlo=monte_carlo),
         )
         yield one.levels[0], _tail(one, criterion, monte_carlo)
+
+
+def _of_shortfall(
+    one: Series, column: int, criterion: Criterion, tails: SimulatedTails | None
+) -> Iterator[TestResult]:
+    assert one.expected_shortfalls is not None
+    level, forecast = one.levels[column], one.forecasts[:, column]
+    expected = one.expected_shortfalls[:, column]
+    for test in SHORTFALL_TESTS:
+        yield test(one.outcome, forecast, expected, level, criterion, monte_carlo=tails)
+    severity = severity_of_forecasts(one.outcome, forecast, expected, level)
+    yield costanzino_curran(severity, level, criterion)
+    yield du_escanciano_unconditional(severity, level, criterion, monte_carlo=tails)
+    yield du_escanciano_conditional(severity, level, criterion, monte_carlo=tails)
 
 
 def _tail(

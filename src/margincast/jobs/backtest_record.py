@@ -62,6 +62,11 @@ class Backtest:
         return {minutes: self.out / f"report-{minutes}m.html" for minutes in self.replays}
 
     @property
+    def evidence(self) -> list[Path]:
+        """Folders with the tables behind the pages, one a horizon."""
+        return [page.with_suffix("") for page in self.pages.values()]
+
+    @property
     def files(self) -> list[Path]:
         """Summary and pages."""
         return [*dict.fromkeys((self.out / "summary.json", self.report, *self.pages.values()))]

@@ -77,6 +77,8 @@ def run(
         result = run_backtest(workload, setting)
         for path in result.files:
             run.log_artifact(path)
+        for folder in result.evidence:
+            run.log_artifact(folder, folder.name)
         model_runs = _log_models(tracker, run, result, job)
         say("fitting the model to register on all labelled history")
         forecaster = _final_fit(workload, setting)
