@@ -10,7 +10,9 @@ Forecasts of a few quantile levels and an expected shortfall are no whole law. B
 the chance of going further is taken to fall as a power of the outcome (a Pareto tail through both),
 and beyond the highest level as the excess law given, with the mean that the expected shortfall
 there promises; below the lowest level the severity is 0 and no PIT is needed. Where a model has a
-law of its own, give its PITs.
+law of its own, give its PITs: severities hang on the law more than any other statistic here, at
+0.95 one-sided tests of them reject 22 % of correct forecasts of normal outcomes under the usual
+law, which has a heavier tail.
 """
 
 from collections.abc import Sequence
