@@ -1,9 +1,8 @@
 """``margincast report`` and ``backtest --policy``: a margin judged from files alone."""
 
 import json
-import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
@@ -11,24 +10,33 @@ import pytest
 TABLES = ("tests", "pooled", "power", "stress", "regimes", "procyclicality", "scores", "contracts")
 
 
-class Judged(NamedTuple):
-    """A finished ``report``, and what it was made from."""
+class Run(NamedTuple):
+    """A finished command and its folder."""
 
-    ending: object
+    ending: Any
     out: Path
-    forecasts: Path
-    market: Path
 
 
 @pytest.fixture(scope="module")
-def judged(command, market, trained, tmp_path_factory):
-    """Our own backtest's forecasts, as somebody else would hand them in."""
+def backtested(command, workspace, small, tmp_path_factory) -> Run:
+    """A backtest with the demo's policy behind it."""
+    out = tmp_path_factory.mktemp("backtested") / "out"
+    ending = command(
+        "backtest", workspace / "training" / "demo.toml", "--out", out, *small,
+        "--policy", workspace / "serving" / "demo.toml",
+    )  # fmt: skip
+    return Run(ending, out)
+
+
+@pytest.fixture(scope="module")
+def judged(command, market, backtested, tmp_path_factory) -> Run:
+    """Its forecasts, as somebody else would hand them in."""
     out = tmp_path_factory.mktemp("judged")
     ending = command(
-        "report", trained.out / "forecasts.parquet", "--bars", market / "bars",
+        "report", backtested.out / "forecasts.parquet", "--bars", market / "bars",
         "--model", "margincast", "--against", "ewma_fhs", "--against", "static", "--out", out,
     )  # fmt: skip
-    return Judged(ending, out, trained.out / "forecasts.parquet", market)
+    return Run(ending, out)
 
 
 def test_a_report_a_horizon_is_written(judged):
@@ -44,9 +52,9 @@ def test_a_report_a_horizon_is_written(judged):
         assert len(page) < 5_000_000
 
 
-def test_the_figures_are_those_of_our_own_backtest(judged, trained):
+def test_the_figures_are_those_of_our_own_backtest(judged, backtested):
     out = judged.out
-    summary = json.loads((trained.out / "summary.json").read_text())
+    summary = json.loads((backtested.out / "summary.json").read_text())
     for record in summary["horizons"]:
         minutes = record["horizon_minutes"]
         ours = pd.DataFrame(record["contracts"])
@@ -77,45 +85,34 @@ def test_the_evidence_can_be_read_again(judged):
     assert len(set(tests.groupby(["symbol", "side"]).size())) == 1
 
 
-def test_the_backtest_holds_the_same_evidence(judged, trained):
+def test_the_backtest_holds_the_same_evidence(judged, backtested):
     out = judged.out
     for name in ("tests", "pooled", "regimes"):
-        own = pd.read_parquet(trained.out / "report-10m" / f"{name}.parquet")
+        own = pd.read_parquet(backtested.out / "report-10m" / f"{name}.parquet")
         read = pd.read_parquet(out / "report-10m" / f"{name}.parquet")
         pd.testing.assert_frame_equal(own, read)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    "case",
     [
         (("--model", "margincats"), "no forecast of 'margincats' (did you mean 'margincast'?)"),
         (("--model", "margincast", "--against", "nobody"), "no forecast of nobody"),
         (("--bars", "no-such-folder"), "does not exist"),
     ],
 )
-def test_what_is_not_there_is_named(judged, command, tmp_path, options, message):
-    bars = () if "--bars" in options else ("--bars", judged.market / "bars")
-    forecasts = judged.forecasts
+def test_what_is_not_there_is_named(backtested, market, command, tmp_path, case):
+    options, message = case
+    bars = () if "--bars" in options else ("--bars", market / "bars")
+    forecasts = backtested.out / "forecasts.parquet"
     ending = command("report", forecasts, *bars, *options, "--out", tmp_path)
     assert ending.code == 2
     assert message in ending.errors
     assert not list(tmp_path.glob("*.html"))
 
 
-@pytest.fixture(scope="module")
-def replayed(command, workspace, small, trained, tmp_path_factory):
-    """The backtest once more from its finished folds, with the demo's policy behind it."""
-    out = tmp_path_factory.mktemp("replayed") / "out"
-    shutil.copytree(trained.out / ".folds", out / ".folds")
-    ending = command(
-        "backtest", workspace / "training" / "demo.toml", "--out", out, *small,
-        "--policy", workspace / "serving" / "demo.toml",
-    )  # fmt: skip
-    return ending, out
-
-
-def test_the_published_margin_is_judged_at_the_policys_horizon(replayed):
-    ending, out = replayed
+def test_the_published_margin_is_judged_at_the_policys_horizon(backtested):
+    ending, out = backtested
     assert ending.code == 0, ending.errors
     table = pd.read_parquet(out / "report-30m" / "published.parquet")
     assert not (out / "report-10m" / "published.parquet").exists()
