@@ -353,11 +353,14 @@ def _regimes(found: Validation) -> PrintedTable:
 def _procyclicality(found: Validation) -> PrintedTable:
     rises = [c for c in found.procyclicality if str(c).startswith("largest_")]
     days = [c for c in found.procyclicality if str(c).startswith("days_above_")]
+    responses = [c for c in found.procyclicality if str(c).startswith("response_")]
     return PrintedTable(
         "Procyclicality",
         "Medians over contracts and sides of a daily margin at the lowest level: largest over "
         "smallest, standard deviation of its daily changes, largest rises, and the share of days "
-        "with a rise above a size (Bank of England, Financial Stability Paper 29).",
+        "with a rise above a size (Bank of England, Financial Stability Paper 29). Response: the "
+        "largest rise of the margin in the last year over that of volatility, over as many days; 1 "
+        "follows volatility one for one.",
         (
             "Model",
             "Mean",
@@ -365,6 +368,7 @@ def _procyclicality(found: Validation) -> PrintedTable:
             "Volatility",
             *(f"Rise, {str(c).split('_')[1]} d" for c in rises),
             *(f"Days above +{float(str(c).split('_')[2]):.0%}" for c in days),
+            *(f"Response, {str(c).split('_')[1]} d" for c in responses),
         ),
         tuple(
             (
@@ -374,6 +378,7 @@ def _procyclicality(found: Validation) -> PrintedTable:
                 _number(row["volatility"], ".3f"),
                 *(_percent(row[c], 0) for c in rises),
                 *(_percent(row[c]) for c in days),
+                *(_number(row[c], ".2f") for c in responses),
             )
             for row in found.procyclicality.to_dict("records")
         ),

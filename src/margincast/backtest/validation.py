@@ -26,7 +26,7 @@ from margincast.backtest.margin_metrics import (
 from margincast.backtest.monte_carlo import SimulatedExceedances
 from margincast.backtest.pooled_battery import run_pooled
 from margincast.backtest.power import power_of
-from margincast.backtest.procyclicality import measure
+from margincast.backtest.procyclicality import measure, responsiveness
 from margincast.backtest.published_figures import PublishedFigures
 from margincast.backtest.replay import Replay
 from margincast.backtest.scored import Decisions, Scores, choose, score
@@ -45,6 +45,10 @@ from margincast.scoring.decomposition import decompose_pinball
 REGIME_WINDOW = "7D"
 """Trailing span of the volatility that sorts decisions into calm and turbulent."""
 SMALLEST_MARGIN = 1e-6
+RESPONSE_DAYS = (1, 20)
+RESPONSE_WINDOW_DAYS = 365
+"""Spans and observation period that standard setters ask for; see
+:func:`~margincast.backtest.procyclicality.responsiveness`."""
 FIXED = "static"
 """Peer that stands for a fixed schedule in the stress windows, where it was run."""
 
@@ -137,7 +141,8 @@ def validate(
         if name in {subject, reference, FIXED}
     }
     own = of_model[subject]
-    losses, margins = _over_models(replay, decisions, scored)
+    volatility = _trailing_volatility(replay, scored)
+    losses, margins = _over_models(replay, decisions, scored, volatility)
     return Validation(
         subject=subject,
         reference=reference,
@@ -156,7 +161,7 @@ def validate(
         ),
         power=_power(decisions, own, criterion),
         stress=_stress(decisions, of_model, subject, windows),
-        regimes=_regimes(decisions, own, _trailing_volatility(replay, scored)),
+        regimes=_regimes(decisions, own, volatility),
         procyclicality=margins,
         scores=_decomposed(decisions, [of_model[n] for n in dict.fromkeys((subject, reference))]),
         superior=_superior(losses, subject, decisions.levels),
@@ -170,7 +175,10 @@ def validate(
 
 
 def _over_models(
-    replay: Replay, decisions: Decisions, scored: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    replay: Replay,
+    decisions: Decisions,
+    scored: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
+    volatility: FloatArray,
 ) -> tuple[dict[float, pd.DataFrame], pd.DataFrame]:
     """Score models one after another; keep daily losses by level and how jumpy each is."""
     daily: dict[float, dict[str, FloatArray]] = {level: {} for level in decisions.levels}
@@ -181,12 +189,12 @@ def _over_models(
         for column, level in enumerate(decisions.levels):
             sums = np.bincount(decisions.day_of, weights=made.losses[:, column].sum(axis=0))
             daily[level][name] = sums / counts
-        jumpy.append({"model": name, **_jumpiness(decisions, made)})
+        jumpy.append({"model": name, **_jumpiness(decisions, made, volatility)})
     losses = {level: pd.DataFrame(columns) for level, columns in daily.items()}
     return losses, pd.DataFrame(jumpy)
 
 
-def _jumpiness(decisions: Decisions, scores: Scores) -> dict[str, float]:
+def _jumpiness(decisions: Decisions, scores: Scores, volatility: FloatArray) -> dict[str, float]:
     """Medians over contracts and sides of the measures of a daily margin (each day's last)."""
     rows = []
     for own in decisions.rows_of.values():
@@ -195,8 +203,10 @@ def _jumpiness(decisions: Decisions, scores: Scores) -> dict[str, float]:
         number = (decisions.days - decisions.days[0]).astype(np.int64)[decisions.day_of[last]]
         if len(last) < 2:
             continue
+        known = np.full(int(number[-1] - number[0]) + 1, np.nan)
+        known[number - number[0]] = np.where(volatility[last] > 0.0, volatility[last], np.nan)
         for forecasts in scores.forecasts[:, 0]:
-            regular = np.full(int(number[-1] - number[0]) + 1, np.nan)
+            regular = np.full(len(known), np.nan)
             regular[number - number[0]] = np.maximum(forecasts[last], SMALLEST_MARGIN)
             found = measure(regular)
             rows.append(
@@ -209,9 +219,21 @@ def _jumpiness(decisions: Decisions, scores: Scores) -> dict[str, float]:
                         f"days_above_{size:g}": float(count) / np.isfinite(regular).sum()
                         for size, count in found.days_of_rises.items()
                     },
+                    **_responses(regular, known),
                 }
             )
     return {str(k): float(v) for k, v in pd.DataFrame(rows).median().items()}
+
+
+def _responses(margin: FloatArray, volatility: FloatArray) -> dict[str, float]:
+    """How the margin's largest rises stand to those of volatility, in the last year."""
+    found = {}
+    for days in RESPONSE_DAYS:
+        window = min(RESPONSE_WINDOW_DAYS, len(margin))
+        if window > days + 1 and np.isfinite(volatility).any():
+            answer = responsiveness(margin, volatility, days, window)
+            found[f"response_{days}_day"] = answer.ratio
+    return found
 
 
 def _power(decisions: Decisions, own: Scores, criterion: Criterion) -> pd.DataFrame:
