@@ -53,6 +53,9 @@ def run(
         InputError: forecasts or bars that cannot be judged; says why.
     """
     folder = out or Path("out") / "report"
+    for entry in bars:
+        if not Path(entry).exists():
+            raise InputError(f"--bars {entry} does not exist; give a folder or file of bars")
     say(f"reading {forecasts}")
     table = read_submitted(forecasts, [subject, *against] if subject and against else ())
     interval = interval_of(Path(), bars)
