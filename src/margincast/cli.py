@@ -296,7 +296,7 @@ def report(
         bool, typer.Option("--terminal", help="Outcomes are end points, not extremes of the path.")
     ] = False,
 ) -> None:
-    """Validate forecasts that any model made: report.html, summary.json and tables."""
+    """Validate forecasts that any model made: report.html, validation.json and tables."""
     from margincast.jobs import report as job
 
     job.run(forecasts, bars, out, subject=subject, against=against or [], terminal=terminal)

@@ -128,3 +128,28 @@ def test_the_table_of_answers_counts_all_series(table):
     assert (counted["series"] == 6).all()
     assert isinstance(counted, pd.DataFrame)
     assert (counted["failed"] <= counted["series"]).all()
+
+
+def test_an_expected_shortfall_below_its_quantile_is_the_reason_for_no_answer():
+    plain = series(0)
+    low = replace(plain, expected_shortfalls=plain.forecasts * 0.9)
+    answers = run_battery([low]).query("test == 'expected shortfall'")
+    assert len(answers) == len(LEVELS)
+    assert answers["reason"].str.contains("below its quantile").all()
+    hair = replace(plain, expected_shortfalls=plain.forecasts * (1.0 - 1e-15))
+    assert "mcneil-frey greater" in set(run_battery([hair])["test"])
+
+
+def test_a_young_contract_that_looks_like_per_cent_does_not_end_the_report():
+    odd = Series("NEW", "short", LEVELS, np.full(5, 0.08), np.full((5, 2), 2.2))
+    made = run_battery([series(0), odd])
+    reasons = made[(made["symbol"] == "NEW") & (made["reason"] != "")]["reason"]
+    assert reasons.str.contains("per cent").any()
+
+
+def test_a_zone_is_not_adjusted_and_stands_as_it_is():
+    made = run_battery([series(number, width=0.8) for number in range(6)])
+    lights = made[made["test"] == "traffic light"]
+    assert lights["adjusted_p"].isna().all()
+    counted = verdicts_by_test(made).query("test == 'traffic light' and level == 0.95").iloc[0]
+    assert counted["failed"] == counted["failed_alone"]

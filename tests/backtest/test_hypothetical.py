@@ -94,11 +94,11 @@ def test_the_cascade_goes_down_the_calmest_contracts_worst_path(found):
     run = found["cascade"]
     assert set(run["contract"]) == {"CALM"}
     assert set(run["window"]) == {"crash"}
-    assert set(run["schedule"]) == {"low", "high", "constant"}
+    assert set(run["schedule"]) == {"low", "high", "a constant margin"}
     # brought to one mean, constant forecasts are the constant schedule
     figures = run.set_index("schedule").drop(columns=["contract", "window"])
     pd.testing.assert_series_equal(
-        figures.loc["low"], figures.loc["constant"], check_names=False, rtol=1e-9
+        figures.loc["low"], figures.loc["a constant margin"], check_names=False, rtol=1e-9
     )
 
 

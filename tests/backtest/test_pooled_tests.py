@@ -96,7 +96,7 @@ def test_covariance_is_positive_semi_definite_for_any_lag():
 
 def test_what_cannot_be_told_is_said():
     few = pooled_coverage(np.ones(10, dtype=bool), 0.99, np.arange(10), lag=1)
-    assert (few.verdict, few.reason) == ("no power", "10 clusters of time; at least 30 are needed")
+    assert (few.verdict, few.reason) == ("no power", "10 clusters of time; at least 100 are needed")
     none = pooled_coverage(np.zeros(100, dtype=bool), 0.99, np.arange(100), lag=1)
     assert none.verdict == "no power"
     assert "exact binomial" in none.reason
@@ -122,3 +122,17 @@ def test_a_short_sample_that_could_not_have_seen_it_has_no_power():
 def test_wrong_input_is_named(hits, clusters, message):
     with pytest.raises(InputError, match=message):
         pooled_coverage(hits, 0.99, clusters, lag=1)
+
+
+def test_every_outcome_beyond_its_forecast_is_an_answer_too():
+    always = pooled_coverage(np.ones(400, dtype=bool), 0.99, np.arange(400) // 2, lag=5)
+    assert always.verdict == "no power"
+    assert "the same share of exceedances every day" in always.reason
+
+
+def test_a_constant_forecast_is_no_instrument():
+    hits, clusters = crowd(3)
+    constant = np.full((hits.size, 1), np.log(0.1))
+    result = pooled_dynamics(hits, 0.99, clusters, constant, lag=1)
+    assert result.degrees_of_freedom == 1
+    assert np.isfinite(result.p_value)

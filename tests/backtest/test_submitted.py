@@ -176,3 +176,44 @@ def test_a_file_that_is_no_table_is_named(tmp_path):
         read_submitted(path)
     with pytest.raises(InputError, match="is no file"):
         read_submitted(tmp_path / "absent.parquet")
+
+
+def test_levels_of_single_precision_are_the_levels_they_were_meant_to_be(table, bars, tmp_path):
+    single = table.assign(level=table["level"].astype(np.float32))
+    made = join_outcomes(read_submitted(kept(single, tmp_path / "f.parquet")), bars)
+    assert made.replays[240].forecasts["wide"].levels == (0.9, 0.99)
+
+
+def test_small_per_cents_are_found_out_by_what_happened(table, bars, tmp_path):
+    calm = table.assign(forecast=0.95)
+    quiet = BarTable(
+        {
+            name: frame.with_columns(pl.col("high", "low", "open", "close") * 0.0 + 100.0)
+            .with_columns(high=pl.lit(100.01) + pl.int_range(pl.len()) * 1e-6)
+            .with_columns(low=pl.lit(99.99))
+            for name, frame in bars.frames.items()
+        },
+        bars.interval,
+        (),
+    )
+    with pytest.raises(InputError, match="looks like per cent"):
+        join_outcomes(read_submitted(kept(calm, tmp_path / "f.parquet")), quiet)
+
+
+def test_times_of_several_offsets_are_times(table, tmp_path):
+    mixed = table.head(4).copy()
+    mixed["ts"] = ["2024-01-01T01:00:00+00:00", "2024-01-01T03:00:00+02:00"] * 2
+    mixed.to_csv(tmp_path / "f.csv", index=False)
+    read = read_submitted(tmp_path / "f.csv")
+    assert set(read["ts"]) == {pd.Timestamp("2024-01-01T01:00Z")}
+    mixed["ts"] = "soonZ"
+    mixed.to_csv(tmp_path / "g.csv", index=False)
+    with pytest.raises(InputError, match="cannot be read as times"):
+        read_submitted(tmp_path / "g.csv")
+
+
+def test_a_model_that_lacks_a_side_somewhere_is_counted(table, bars, tmp_path):
+    gone = (table["model"] == "narrow") & (table["side"] == "short") & (table["symbol"] == "BBB")
+    submitted = join_outcomes(read_submitted(kept(table[~gone], tmp_path / "f.parquet")), bars)
+    found = [f for f in submitted.findings if "every level and side" in f.what]
+    assert [(f.symbol, f.count) for f in found] == [("narrow", HOURS)]

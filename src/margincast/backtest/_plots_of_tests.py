@@ -19,7 +19,7 @@ from margincast.backtest._drawing import (
     new_figure,
     new_panels,
 )
-from margincast.backtest.battery import FALSE_DISCOVERY_RATE
+from margincast.backtest.battery import FALSE_DISCOVERY_RATE, TRAFFIC_LIGHT
 
 MOST_SERIES = 60
 """Contracts and sides drawn; of more, those with most failures."""
@@ -43,6 +43,7 @@ def draw_heat_map(tests: pd.DataFrame, level: float) -> Figure:
     answers = list(SHADES)
     number = own["verdict"].map({name: i for i, name in enumerate(answers)}).astype(float)
     alone = (own["verdict"] == "fail") & ~(own["adjusted_p"] < FALSE_DISCOVERY_RATE)
+    alone &= own["test"] != TRAFFIC_LIGHT
     number[alone] = answers.index("fails alone")
     names = own["symbol"].astype(str) + " " + own["side"].astype(str)
     matrix = (

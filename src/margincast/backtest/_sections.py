@@ -3,36 +3,13 @@
 Words and numbers only; what they mean is decided where they were computed.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import pandas as pd
-
+from margincast.backtest._printed import PrintedTable, number, p_value, percent
+from margincast.backtest._stress_sections import hypothetical_tables, stress_windows
 from margincast.backtest.battery import verdicts_by_test
 from margincast.backtest.checklist import Requirement
 from margincast.backtest.validation import Validation
-
-UNKNOWN = "\N{EN DASH}"
-
-
-@dataclass(frozen=True)
-class PrintedTable:
-    """A table of text.
-
-    Attributes:
-        title: heading above it; empty to stand under the one before.
-        caption: what it shows.
-        columns: headings; the first names the rows.
-        rows: cells in the order of the columns.
-        words: positions of columns that hold words, not numbers.
-    """
-
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: frozenset[int] = frozenset({0})
 
 
 def tables_of(found: Validation, checklist: Sequence[Requirement]) -> list[PrintedTable]:
@@ -42,9 +19,9 @@ def tables_of(found: Validation, checklist: Sequence[Requirement]) -> list[Print
         _by_test(found),
         _power(found),
         *([_published(found)] if len(found.published) else []),
-        _stress(found, equal_mean=True),
-        _stress(found, equal_mean=False),
-        *_hypothetical(found.hypothetical),
+        stress_windows(found, equal_mean=True),
+        stress_windows(found, equal_mean=False),
+        *hypothetical_tables(found.hypothetical),
         _regimes(found),
         _procyclicality(found),
         _scores(found),
@@ -65,8 +42,8 @@ def _pooled(found: Validation) -> PrintedTable:
                 row["test"],
                 row["model"],
                 f"{row['level']:g}",
-                _number(row["statistic"], ".2f"),
-                _p(row["p_value"]),
+                number(row["statistic"], ".2f"),
+                p_value(row["p_value"]),
                 f"{row['exceedances']:,}",
                 _answer(row["verdict"], row["reason"]),
             )
@@ -110,8 +87,8 @@ def _power(found: Validation) -> PrintedTable:
                 row["sample"],
                 f"{row['level']:g}",
                 f"{row['sample_size']:,}",
-                _number(row["expected_exceedances"], ",.1f"),
-                _number(row["power"], ".2f"),
+                number(row["expected_exceedances"], ",.1f"),
+                number(row["power"], ".2f"),
                 row["sentence"],
             )
             for row in found.power.to_dict("records")
@@ -147,13 +124,13 @@ def _published(found: Validation) -> PrintedTable:
             (
                 row["margin"],
                 f"{row['tier']}",
-                _percent(row["mean_margin"]),
-                _percent(row["exceedance_share"], 3),
-                _percent(row["shortfall_per_exceedance"]),
-                _percent(row["fallback"], 1),
-                _number(row["peak_to_trough"], ".1f"),
-                _percent(row["largest_1_day_rise"], 0),
-                _percent(row["largest_30_day_rise"], 0),
+                percent(row["mean_margin"]),
+                percent(row["exceedance_share"], 3),
+                percent(row["shortfall_per_exceedance"]),
+                percent(row["fallback"], 1),
+                number(row["peak_to_trough"], ".1f"),
+                percent(row["largest_1_day_rise"], 0),
+                percent(row["largest_30_day_rise"], 0),
                 f"{row['accounts'] - row['refused']:,}",
                 f"{row['liquidations']:,}",
                 f"{row['margin_induced']:,}",
@@ -162,160 +139,6 @@ def _published(found: Validation) -> PrintedTable:
             for row in found.published.to_dict("records")
         ),
     )
-
-
-def _stress(found: Validation, *, equal_mean: bool) -> PrintedTable:
-    own = found.stress[found.stress["equal_mean"] == equal_mean]
-    how = (
-        f"every forecast scaled to the mean of {found.subject} over the whole period, so that all "
-        "cost the same"
-        if equal_mean
-        else "forecasts as they are"
-    )
-    return PrintedTable(
-        "Stress windows" if equal_mean else "",
-        f"The lowest level, all contracts and sides; {how}.",
-        (
-            "Window",
-            "Model",
-            "Decisions",
-            "Exceedances",
-            "Mean loss beyond",
-            "Worst",
-            "Mean before",
-            "Mean during",
-            "Largest",
-        ),
-        tuple(
-            (
-                row["window"],
-                row["model"],
-                f"{row['decisions']:,}",
-                f"{row['exceedances']:,}" if row["decisions"] else row["reason"],
-                _percent(row["mean_shortfall"]),
-                _percent(row["worst_shortfall"]),
-                _percent(row["mean_margin_before"]),
-                _percent(row["mean_margin_during"]),
-                _percent(row["largest_margin_during"]),
-            )
-            for row in own.to_dict("records")
-        ),
-        frozenset({0, 1}),
-    )
-
-
-def _hypothetical(found: Mapping[str, pd.DataFrame]) -> list[PrintedTable]:
-    tables = []
-    if len(found.get("shocks", ())):
-        tables.append(
-            PrintedTable(
-                "Hypothetical shocks",
-                "Margins at the end of the test period; in every contract a long and a short of "
-                "one per cent of a day's trading (an assumption, the same for all models). The "
-                "leading contract moves by the shock, the others with it, each by one standard "
-                "deviation of its own against the position. Loss beyond margin of the losing side, "
-                "in the mildest and in the worst of the other conditions.",
-                (
-                    "Model",
-                    "Shock",
-                    "Loss",
-                    "Worst loss",
-                    "Volatility",
-                    "Depth left",
-                    "Correlation",
-                ),
-                tuple(
-                    (
-                        row["model"],
-                        f"{row['price_move']:+.0%}",
-                        _percent(row["loss"]),
-                        _percent(row["worst_loss"]),
-                        f"{row['volatility_factor']:g}x",
-                        f"{row['depth_factor']:.0%}",
-                        f"{row['correlation']:g}",
-                    )
-                    for row in found["shocks"].to_dict("records")
-                ),
-            )
-        )
-    if len(found.get("reverse_stress", ())):
-        tables.append(
-            PrintedTable(
-                "Reverse stress",
-                "The smallest move of the leading contract that exhausts the first margin, and "
-                "then a fund of one per cent of all notional; the same positions.",
-                ("Model", "Direction", "Depth left", "First margin", "Whose", "Fund", "Failing"),
-                tuple(
-                    (
-                        row["model"],
-                        row["direction"],
-                        f"{row['depth_factor']:.0%}",
-                        _percent(row["move_exhausting_margin"]),
-                        row["first_to_fail"],
-                        _percent(row["move_exhausting_fund"]),
-                        f"{row['positions_failing']}",
-                    )
-                    for row in found["reverse_stress"].to_dict("records")
-                ),
-                frozenset({0, 1, 4}),
-            )
-        )
-    if len(found.get("scaled_history", ())):
-        tables.append(
-            PrintedTable(
-                "History, and more of it",
-                "The worst move of every contract over one horizon in each window, as it was and "
-                "made larger (on the logarithm of prices), against the margins of today.",
-                ("Model", "Window", "Times", "Loss beyond margin"),
-                tuple(
-                    (
-                        row["model"],
-                        row["window"],
-                        f"{row['factor']:g}x",
-                        _percent(row["loss"]),
-                    )
-                    for row in found["scaled_history"].to_dict("records")
-                ),
-                frozenset({0, 1}),
-            )
-        )
-    if len(found.get("cascade", ())):
-        run = found["cascade"]
-        tables.append(
-            PrintedTable(
-                "A liquidation cascade",
-                f"The same simulated accounts (leverage 2 to 5, three in five of the notional "
-                f"long) down the path of {run['contract'].iloc[0]} in {run['window'].iloc[0]}, "
-                "under margins of one mean; liquidations press the price, which liquidates more. "
-                "Money in parts of the open interest.",
-                (
-                    "Margin",
-                    "Liquidated",
-                    "By the margin",
-                    "Bankrupt",
-                    "Liquidated notional",
-                    "Loss beyond equity",
-                    "Least fund",
-                    "Auto-deleveraged",
-                    "Price pressed by",
-                ),
-                tuple(
-                    (
-                        row["schedule"],
-                        f"{row['liquidations']:,}",
-                        f"{row['margin_induced']:,}",
-                        f"{row['bankruptcies']:,}",
-                        _percent(row["liquidated_usd"], 1),
-                        _percent(row["shortfall_usd"]),
-                        _percent(row["fund_low_usd"]),
-                        _percent(row["auto_deleveraged_usd"]),
-                        _percent(row["largest_press"], 1),
-                    )
-                    for row in run.to_dict("records")
-                ),
-            )
-        )
-    return tables
 
 
 def _regimes(found: Validation) -> PrintedTable:
@@ -339,10 +162,10 @@ def _regimes(found: Validation) -> PrintedTable:
                 row["side"],
                 f"{row['level']:g}",
                 f"{row['decisions']:,}",
-                _number(row["exceedance_ratio"], ".2f"),
-                _percent(row["mean_margin"]),
-                _percent(row["shortfall_per_exceedance"]),
-                _percent(row["share_of_draw"], 0),
+                number(row["exceedance_ratio"], ".2f"),
+                percent(row["mean_margin"]),
+                percent(row["shortfall_per_exceedance"]),
+                percent(row["share_of_draw"], 0),
             )
             for row in found.regimes.to_dict("records")
         ),
@@ -373,12 +196,12 @@ def _procyclicality(found: Validation) -> PrintedTable:
         tuple(
             (
                 row["model"],
-                _percent(row["mean_margin"]),
-                _number(row["peak_to_trough"], ".1f"),
-                _number(row["volatility"], ".3f"),
-                *(_percent(row[c], 0) for c in rises),
-                *(_percent(row[c]) for c in days),
-                *(_number(row[c], ".2f") for c in responses),
+                percent(row["mean_margin"]),
+                number(row["peak_to_trough"], ".1f"),
+                number(row["volatility"], ".3f"),
+                *(percent(row[c], 0) for c in rises),
+                *(percent(row[c]) for c in days),
+                *(number(row[c], ".2f") for c in responses),
             )
             for row in found.procyclicality.to_dict("records")
         ),
@@ -398,7 +221,7 @@ def _scores(found: Validation) -> PrintedTable:
                 row["model"],
                 row["side"],
                 f"{row['level']:g}",
-                *(_number(1e4 * row[part], ".3f") for part in parts),
+                *(number(1e4 * row[part], ".3f") for part in parts),
             )
             for row in found.scores.to_dict("records")
         ),
@@ -413,7 +236,7 @@ def _superior(found: Validation) -> PrintedTable:
         "the models that Romano and Wolf's stepwise test finds better.",
         ("Level", "p", "Better"),
         tuple(
-            (f"{row['level']:g}", _p(row["p_value"]), ", ".join(row["superior"]) or "none")
+            (f"{row['level']:g}", p_value(row["p_value"]), ", ".join(row["superior"]) or "none")
             for row in found.superior.to_dict("records")
         ),
         frozenset({0, 2}),
@@ -433,19 +256,3 @@ def _checklist(checklist: Sequence[Requirement]) -> PrintedTable:
 
 def _answer(verdict: str, reason: str) -> str:
     return f"{verdict}: {reason}" if reason else verdict
-
-
-def _number(value: float, form: str) -> str:
-    return UNKNOWN if value is None or math.isnan(value) else format(value, form)
-
-
-def _percent(value: float, digits: int = 2) -> str:
-    if math.isinf(value):
-        return "none"
-    return UNKNOWN if pd.isna(value) else f"{100.0 * value:.{digits}f} %"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return UNKNOWN
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

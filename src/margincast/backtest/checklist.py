@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Literal
 
 from margincast.backtest.cells import Cell
+from margincast.backtest.verdicts import USUAL
 from margincast.core.time import format_duration
 
 Answer = Literal["met", "not met", "cannot tell", "not judged here"]
@@ -135,7 +136,9 @@ def _both(found: Circumstances, level: float) -> Answer:
         return "not judged here"
     if cell.exceedance_ratio_low != cell.exceedance_ratio_low:
         return "cannot tell"
-    return "not met" if cell.exceedance_ratio_low > 1.0 else "met"
+    if cell.exceedance_ratio_low > 1.0:
+        return "not met"
+    return "cannot tell" if cell.exceedance_ratio_high > USUAL.detectable_ratio else "met"
 
 
 def _cell(found: Circumstances, level: float) -> Cell | None:

@@ -91,6 +91,8 @@ def hypothetical_stress(
     start = np.datetime64((window.start - LEAD).replace(tzinfo=None))
     end = np.datetime64((window.end + LEAD).replace(tzinfo=None))
     path = own[(decisions.decided[own] >= start) & (decisions.decided[own] < end)]
+    if len(path) < 2:
+        return empty | tables
     margins = {
         name: np.clip(
             made.forecasts[decisions.sides.index("long"), 0, path], SMALLEST_MARGIN, LARGEST_MARGIN

@@ -1,6 +1,8 @@
 """The pooled tests of a model: all contracts and sides at every level, overlap and all."""
 
+import math
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from margincast.core.types import BoolArray, FloatArray
 
 
 def run_pooled(decisions: Decisions, scores: Scores, criterion: Criterion = USUAL) -> pd.DataFrame:
-    """Test a model over all contracts, days as clusters that depend on each other for five days.
+    """Test a model over all contracts, days as clusters.
+
+    Days depend on each other for five days, or as long as a horizon.
 
     Per level the share of exceedances, and that they cannot be foretold from the contract's last
     finished outcome or from how high the forecast is; over all levels their shares together.
@@ -27,6 +31,7 @@ def run_pooled(decisions: Decisions, scores: Scores, criterion: Criterion = USUA
     clusters = np.tile(
         (decisions.days - decisions.days[0]).astype(np.int64)[decisions.day_of], sides
     )
+    lag = max(RUN_DAYS, math.ceil(decisions.horizon / timedelta(days=1)))
     rows: list[dict[str, Any]] = []
 
     def add(level: float, result: TestResult) -> None:
@@ -35,7 +40,7 @@ def run_pooled(decisions: Decisions, scores: Scores, criterion: Criterion = USUA
     for column, level in enumerate(decisions.levels):
         hits = scores.hits[:, column]
         pooled = hits.ravel()
-        add(level, pooled_coverage(pooled, level, clusters, lag=RUN_DAYS, criterion=criterion))
+        add(level, pooled_coverage(pooled, level, clusters, lag=lag, criterion=criterion))
         known = np.column_stack(
             [
                 previous_hits(decisions, hits).ravel(),
@@ -44,12 +49,12 @@ def run_pooled(decisions: Decisions, scores: Scores, criterion: Criterion = USUA
         )
         add(
             level,
-            pooled_dynamics(pooled, level, clusters, known, lag=RUN_DAYS, criterion=criterion),
+            pooled_dynamics(pooled, level, clusters, known, lag=lag, criterion=criterion),
         )
     every = np.column_stack([scores.hits[:, j].ravel() for j in range(len(decisions.levels))])
     add(
         decisions.levels[0],
-        pooled_levels(every, decisions.levels, clusters, lag=RUN_DAYS, criterion=criterion),
+        pooled_levels(every, decisions.levels, clusters, lag=lag, criterion=criterion),
     )
     return pd.DataFrame(rows).rename(columns={"name": "test"})
 

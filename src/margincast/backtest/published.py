@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from margincast.core.errors import InputError
-from margincast.core.types import BoolArray, FloatArray
+from margincast.core.types import SIDES, BoolArray, FloatArray
 from margincast.margin.history import maintenance_margin_rates
 from margincast.margin.liquidation_cost import liquidation_costs
 from margincast.margin.schedule import require_floors_below_caps, tiers_for
@@ -79,7 +79,10 @@ def published_margin(
     column = forecast.levels.index(policy.model.level)
     wanted = forecast.quantiles[:, :, column].T
     if policy.forecast.sides == "larger":
-        wanted = np.broadcast_to(wanted.max(axis=0), wanted.shape)
+        # as in serving: the larger of both stands only where both could be used
+        usable = (wanted > 0.0) & (wanted <= policy.forecast.largest_plausible)
+        both = usable.all(axis=0) & (set(forecast.sides) == set(SIDES))
+        wanted = np.broadcast_to(np.where(both, wanted.max(axis=0), np.nan), wanted.shape)
     source = _published_at(panel, publish_every)
     age = panel.decided - panel.decided[source]
     stale = age > np.timedelta64(policy.staleness.max_data_age)

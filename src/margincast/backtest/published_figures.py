@@ -19,7 +19,7 @@ from margincast.backtest.position_model import (
     draw_accounts,
     run_accounts,
 )
-from margincast.backtest.procyclicality import measure
+from margincast.backtest.procyclicality import DAYS_OF_RISES, measure
 from margincast.backtest.published import published_margin, require_level
 from margincast.core.types import FloatArray, Side
 from margincast.models.protocol import Panel, TailForecast
@@ -103,7 +103,7 @@ def published_figures(
                     "tier": tier,
                     **record,
                     "fallback": float(made.fallback[:, known].mean()) if name == PUBLISHED else 0.0,
-                    **_steadiness(panel, rates, names, spacing),
+                    **_steadiness(panel, rates, names),
                     **_liquidations(panel, rates, names, forecast.sides, spacing=spacing),
                 }
             )
@@ -151,14 +151,17 @@ def _steadiness(
     panel: Panel,
     rates: FloatArray,
     names: "np.ndarray[tuple[int], np.dtype[np.str_]]",
-    spacing: timedelta,
 ) -> dict[str, float]:
     """Medians over contracts and sides of the measures of a daily margin (each day's last)."""
-    a_day = max(1, timedelta(days=1) // spacing)
     rows = []
-    for _, margin in _paths(panel, rates, names, spacing):
-        for own in margin[:, a_day - 1 :: a_day]:
-            if np.isfinite(own).sum() > 1:
+    for name in np.unique(names):
+        own_rows = np.flatnonzero(names == name)
+        day = panel.decided[own_rows].astype("datetime64[D]").astype(np.int64)
+        last = np.append(np.flatnonzero(np.diff(day)), len(day) - 1)
+        for own_rates in rates:
+            own = np.full(int(day[-1] - day[0]) + 1, np.nan)
+            own[day[last] - day[0]] = own_rates[own_rows[last]]
+            if len(last) > 1:
                 found = measure(own)
                 rows.append(
                     {
@@ -167,7 +170,13 @@ def _steadiness(
                         **{f"largest_{d}_day_rise": v for d, v in found.largest_rises.items()},
                     }
                 )
-    return {str(k): float(v) for k, v in pd.DataFrame(rows).median().items()}
+    columns = [
+        "peak_to_trough",
+        "volatility",
+        *(f"largest_{days}_day_rise" for days in DAYS_OF_RISES),
+    ]
+    table = pd.DataFrame(rows, columns=columns, dtype=float)
+    return {str(column): float(value) for column, value in table.median().items()}
 
 
 def _liquidations(

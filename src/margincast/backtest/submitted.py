@@ -29,6 +29,9 @@ from margincast.training.targets import outcome_table
 
 NEEDED = ("symbol", "ts", "horizon_minutes", "side", "level", "forecast")
 KEY = ("model", "symbol", "ts", "horizon_minutes", "side", "level")
+LEVEL_DIGITS = 6
+FAR_ABOVE = 30.0
+"""A median forecast so many times the outcomes' own quantile is per cent, not caution."""
 UNNAMED = "submitted"
 """Name of the model where the table has no ``model`` column."""
 _LARGEST_FRACTION = 1.0
@@ -87,6 +90,7 @@ def read_submitted(path: Path, models: Sequence[str] = ()) -> pd.DataFrame:
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise InputError(f"{path}: column {name} holds no numbers, found {table[name].dtype}")
         table[name] = table[name].astype(np.float64)
+    table["level"] = table["level"].round(LEVEL_DIGITS)  # 0.99 may come as 0.9900000095
     _require_known(table, path)
     _require_fractions(table, path)
     codes = {name: table[name].cat.codes for name in ("model", "symbol", "side")}
@@ -125,7 +129,8 @@ def join_outcomes(
     unknown = np.isnan(close)
     findings += _findings_of_times(forecasts, unknown, bars)
     judged = forecasts.assign(close=close)[~unknown]
-    replays = {}
+    replays: dict[int, Replay] = {}
+    of_outcomes: list[Finding] = []
     for minutes, own in judged.groupby("horizon_minutes", sort=True):
         horizon_minutes = round(float(cast("float", minutes)))
         horizon = timedelta(minutes=horizon_minutes)
@@ -135,8 +140,11 @@ def join_outcomes(
                 f"{bars.interval}; give finer bars"
             )
         outcomes, found = outcome_table(bars, horizon, gap_tolerance, kind)
-        findings += found
-        replays[horizon_minutes] = _replay(own, outcomes)
+        of_outcomes = found if not replays else of_outcomes
+        made = _replay(own, outcomes)
+        findings += _findings_of_models(made, horizon_minutes)
+        replays[horizon_minutes] = made
+    findings += of_outcomes
     first = {symbol: _first_close(frame, bars.interval) for symbol, frame in bars.frames.items()}
     return Submitted(replays, _spacing(replays), first, tuple(findings))
 
@@ -171,7 +179,12 @@ def _names(names: pd.Series) -> pd.Series:
 def _times(ts: pd.Series, path: Path) -> pd.Series:
     """Return times in UTC, microseconds; times without a zone are refused."""
     if pd.api.types.is_string_dtype(ts):
-        ts = pd.to_datetime(ts, format="ISO8601")
+        zoned = ts.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$")
+        if zoned.all():
+            try:
+                ts = pd.to_datetime(ts, format="ISO8601", utc=True)
+            except ValueError as error:
+                raise InputError(f"{path}: ts cannot be read as times: {error}") from None
     if not isinstance(ts.dtype, pd.DatetimeTZDtype):
         raise InputError(
             f"{path}: ts is {ts.dtype}, without a time zone; write decision times in UTC with "
@@ -181,7 +194,7 @@ def _times(ts: pd.Series, path: Path) -> pd.Series:
 
 
 def _require_known(table: pd.DataFrame, path: Path) -> None:
-    for name in ("ts", "horizon_minutes", "level"):
+    for name in ("model", "symbol", "side", "ts", "horizon_minutes", "level"):
         missing = table[name].isna().to_numpy()
         if missing.any():
             raise InputError(
@@ -272,6 +285,60 @@ def _findings_of_times(
         )
         for symbol, own in lost
     ]
+
+
+def _findings_of_models(made: Replay, horizon_minutes: int) -> list[Finding]:
+    """Say where a model has fewer levels, sides or expected shortfalls than others, or per cents.
+
+    Raises:
+        InputError: a model's forecasts are far above all outcomes: per cents.
+    """
+    findings = []
+    labelled = made.panel.labelled
+    for name, forecast in made.forecasts.items():
+        known = np.isfinite(forecast.quantiles)
+        some = known.any(axis=(1, 2))
+        partly = int((some & ~known.all(axis=(1, 2))).sum())
+        if partly:
+            findings.append(
+                Finding(
+                    "forecasts",
+                    name,
+                    f"decision without every level and side, {format_minutes(horizon_minutes)}",
+                    partly,
+                    int(some.sum()),
+                    "not judged",
+                    severity="warning",
+                )
+            )
+        beyond = forecast.expected_shortfall
+        if beyond is not None and (
+            lacking := int((np.isnan(beyond) & known).any(axis=(1, 2)).sum())
+        ):
+            findings.append(
+                Finding(
+                    "forecasts",
+                    name,
+                    "decision with a forecast and no expected shortfall",
+                    lacking,
+                    int(some.sum()),
+                    "expected shortfall not judged",
+                    severity="warning",
+                )
+            )
+        for i, side in enumerate(forecast.sides):
+            for j, level in enumerate(forecast.levels):
+                own = forecast.quantiles[labelled & known[:, i, j], i, j]
+                outcome = made.panel.outcomes[side][labelled & known[:, i, j]]
+                if own.size and (far := float(np.quantile(outcome, level))) > 0.0:
+                    median = float(np.median(own))
+                    if median > FAR_ABOVE * far:
+                        raise InputError(
+                            f"the median forecast of {name} at {level:g}, {side}, is {median:g}, "
+                            f"and {level:g} of the outcomes lie below {far:g}: this looks like "
+                            "per cent; divide by 100"
+                        )
+    return findings
 
 
 def _replay(forecasts: pd.DataFrame, outcomes: pl.DataFrame) -> Replay:

@@ -6,10 +6,12 @@ windows at equal cost, how jumpy the margin is, and where its losses come from.
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -26,7 +28,12 @@ from margincast.backtest.margin_metrics import (
 from margincast.backtest.monte_carlo import SimulatedExceedances
 from margincast.backtest.pooled_battery import run_pooled
 from margincast.backtest.power import power_of
-from margincast.backtest.procyclicality import measure, responsiveness
+from margincast.backtest.procyclicality import (
+    DAYS_OF_RISES,
+    NOTABLE_RISES,
+    measure,
+    responsiveness,
+)
 from margincast.backtest.published_figures import PublishedFigures
 from margincast.backtest.replay import Replay
 from margincast.backtest.scored import Decisions, Scores, choose, score
@@ -42,9 +49,18 @@ from margincast.backtest.verdicts import USUAL, Criterion
 from margincast.core.types import FloatArray
 from margincast.scoring.decomposition import decompose_pinball
 
-REGIME_WINDOW = "7D"
+REGIME_WINDOW = timedelta(days=7)
 """Trailing span of the volatility that sorts decisions into calm and turbulent."""
+REGIME_RETURNS = 20
+"""Least number of returns in it; where decisions are far apart the span is longer."""
 SMALLEST_MARGIN = 1e-6
+JUMPINESS = (
+    "mean_margin",
+    "peak_to_trough",
+    "volatility",
+    *(f"largest_{days}_day_rise" for days in DAYS_OF_RISES),
+    *(f"days_above_{size:g}" for size in NOTABLE_RISES),
+)
 RESPONSE_DAYS = (1, 20)
 RESPONSE_WINDOW_DAYS = 365
 """Spans and observation period that standard setters ask for; see
@@ -164,7 +180,7 @@ def validate(
         regimes=_regimes(decisions, own, volatility),
         procyclicality=margins,
         scores=_decomposed(decisions, [of_model[n] for n in dict.fromkeys((subject, reference))]),
-        superior=_superior(losses, subject, decisions.levels),
+        superior=_superior(losses, subject, decisions.levels, horizon),
         hypothetical=hypothetical_stress(
             decisions,
             of_model,
@@ -222,7 +238,9 @@ def _jumpiness(decisions: Decisions, scores: Scores, volatility: FloatArray) -> 
                     **_responses(regular, known),
                 }
             )
-    return {str(k): float(v) for k, v in pd.DataFrame(rows).median().items()}
+    names = [*JUMPINESS, *(f"response_{days}_day" for days in RESPONSE_DAYS)]
+    table = pd.DataFrame(rows, columns=names, dtype=float)
+    return {str(name): float(value) for name, value in table.median().items()}
 
 
 def _responses(margin: FloatArray, volatility: FloatArray) -> dict[str, float]:
@@ -243,6 +261,11 @@ def _power(decisions: Decisions, own: Scores, criterion: Criterion) -> pd.DataFr
     for column, level in enumerate(decisions.levels):
         sums = decisions.blocks.sums(own.hits[:, column].sum(axis=0))
         worth = decisions.blocks.effective_decisions(sums, len(decisions.sides))
+        if np.isnan(worth):
+            sentence = "no exceedance at this level: what all are worth together is not known"
+            rows.append(
+                {"sample": "all together", "level": level, "sample_size": 0, "sentence": sentence}
+            )
         whole = 0 if np.isnan(worth) else int(worth)
         for what, size in (("a median contract", contract), ("all together", whole)):
             if size < 1:
@@ -280,11 +303,15 @@ def _trailing_volatility(
     """Standard deviation of the contract's log returns between decisions over the last days."""
     frame = replay.panel.frame[["symbol", "ts", "close"]].reset_index(drop=True)
     returns = np.log(frame["close"]).groupby(frame["symbol"], sort=False).diff()
+    steps = frame.groupby("symbol", sort=False)["ts"].diff()
+    spacing = cast("pd.Timedelta", steps.median())
+    least = timedelta(0) if pd.isna(spacing) else 1.5 * REGIME_RETURNS * spacing.to_pytimedelta()
+    window = pd.Timedelta(max(REGIME_WINDOW, least))
     by_contract = (
         frame.assign(returns=returns)
         .set_index("ts")
         .groupby("symbol", sort=False)["returns"]
-        .rolling(REGIME_WINDOW, min_periods=20)
+        .rolling(window, min_periods=REGIME_RETURNS)
         .std()
     )
     # back to the order of the rows, which are sorted by time first
@@ -327,14 +354,15 @@ def _decomposed(decisions: Decisions, models: list[Scores]) -> pd.DataFrame:
 
 
 def _superior(
-    losses: dict[float, pd.DataFrame], subject: str, levels: Sequence[float]
+    losses: dict[float, pd.DataFrame], subject: str, levels: Sequence[float], horizon: timedelta
 ) -> pd.DataFrame:
+    block = max(RUN_DAYS, math.ceil(horizon / timedelta(days=1)))
     parts = []
     for level in levels:
         daily = losses[level]
-        if daily.shape[1] < 2 or len(daily) < 2 * RUN_DAYS:
+        if daily.shape[1] < 2 or len(daily) < 2 * block:
             continue
-        found = superior_ability(daily, subject, block_length=RUN_DAYS)
+        found = superior_ability(daily, subject, block_length=block)
         parts.append({"level": level, **asdict(found)})
     return pd.DataFrame(parts)
 

@@ -109,6 +109,8 @@ def conclude(
         powerless: why the test could not have told; a failure stands nevertheless.
     """
     decisive = p_value if math.isnan(monte_carlo_p_value) else monte_carlo_p_value
+    if math.isnan(decisive) and not powerless:
+        powerless = "the p-value is not known"
     verdict: Verdict = "no power" if powerless else "pass"
     if decisive < criterion.significance:
         verdict = "fail"

@@ -20,7 +20,7 @@ from margincast.jobs.console import output, progress, say
 from margincast.jobs.setting import Setting
 from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tables import model_table, verdict_text
-from margincast.margin.schedule import require_policy_fits
+from margincast.margin.schedule import require_policy_fits, tiers_for
 from margincast.models.catalogue import OURS
 from margincast.models.horizons import horizon_crossings
 from margincast.serving.gate import Evidence, evaluate_gate, verdict_of_horizons
@@ -53,6 +53,9 @@ def backtest(
     setting = Setting.of(spec, data, out, job.name, cache)
     replayed = None if policy is None else read_policy(policy, job)
     workload = prepare(job, setting)
+    if replayed is not None:
+        for symbol in workload.frame["symbol"].unique():
+            tiers_for(replayed.schedule, str(symbol))
     result = run_backtest(workload, setting, replayed)
     print_result(result, job)
     output.print(f"report: {result.report}", soft_wrap=True)

@@ -16,7 +16,7 @@ from margincast.backtest.overview import OverviewFacts, write_overview
 from margincast.backtest.replay import Replay
 from margincast.backtest.report import ReportFacts, write_report
 from margincast.backtest.validation import Validation, checklist_of, write_validation
-from margincast.core.time import format_minutes
+from margincast.core.time import add_step, format_minutes
 from margincast.data.quality import found
 from margincast.serving.gate import GateVerdict
 from margincast.training.workload import Workload
@@ -169,8 +169,10 @@ def report_facts(workload: Workload, result: Backtest, minutes: int) -> ReportFa
     evaluation, found_of = result.evaluations[minutes], result.validations[minutes]
     made = result.replays[minutes]
     period = (job.backtest.start, job.backtest.end)
-    first = workload.frame["ts"].min().to_pydatetime()
-    history = made.folds[0].start - first if made.folds else None
+    begun = workload.frame.groupby("symbol")["ts"].min()
+    asked = made.panel.frame.groupby("symbol")["ts"].min()
+    learned_from = period[0] - add_step(period[0], job.model.window, -1)
+    history = min((asked - begun.reindex(asked.index)).min().to_pytimedelta(), learned_from)
     return ReportFacts(
         job=f"{job.name}, {format_minutes(minutes)} horizon" if several else job.name,
         description=job.description,
@@ -189,7 +191,7 @@ def report_facts(workload: Workload, result: Backtest, minutes: int) -> ReportFa
             timedelta(minutes=minutes),
             period,
             shortest_history=history,
-            buffer=result.buffer,
+            buffer=result.buffer if len(found_of.published) else None,
         ),
     )
 

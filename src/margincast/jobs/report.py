@@ -1,7 +1,7 @@
 """``margincast report``: validate forecasts that somebody else's model made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -61,9 +61,13 @@ def run(
     interval = interval_of(Path(), bars)
     read = read_bars(Path(), list(bars), (), interval)
     submitted = join_outcomes(table, read, kind="terminal" if terminal else "path")
+    submitted = replace(submitted, findings=(*read.findings, *submitted.findings))
     models = models_of(submitted.replays)
     chosen = _known(subject or models[0], models)
     reference = _known(against[0], models) if against else _first_other(chosen, models)
+    for minutes, replay in submitted.replays.items():
+        for name in (chosen, reference):
+            _known(name, list(replay.forecasts), f" over {format_minutes(minutes)}")
     judged = {}
     for minutes, replay in submitted.replays.items():
         name = "report.html" if len(submitted.replays) == 1 else f"report-{minutes}m.html"
@@ -75,6 +79,7 @@ def run(
             reference=reference,
             page=folder / name,
             source=forecasts,
+            outcomes="at the end of" if terminal else "along",
         )
     return judged
 
@@ -88,6 +93,7 @@ def _judge(
     reference: str,
     page: Path,
     source: Path,
+    outcomes: str,
 ) -> Judged:
     horizon = timedelta(minutes=minutes)
     evaluation = evaluate(
@@ -119,7 +125,7 @@ def _judge(
     period = (_moment(decided.min()), _moment(decided.max()) + submitted.spacing)
     facts = ReportFacts(
         job=f"{subject}, {format_minutes(minutes)} horizon",
-        description=f"forecasts of {source.name}, outcomes from bars",
+        description=f"forecasts of {source.name}, outcomes {outcomes} the horizon, from bars",
         horizon_minutes=minutes,
         test_period=period,
         findings=submitted.findings,
@@ -142,10 +148,11 @@ def _judge(
     return Judged(evaluation, found, page)
 
 
-def _known(name: str, models: Sequence[str]) -> str:
+def _known(name: str, models: Sequence[str], where: str = "") -> str:
     if name not in models:
         raise InputError(
-            f"no forecast of {name!r}{did_you_mean(name, models)}; there are {', '.join(models)}"
+            f"no forecast of {name!r}{where}{did_you_mean(name, models)}; there are "
+            f"{', '.join(models)}"
         )
     return name
 

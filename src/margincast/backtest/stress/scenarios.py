@@ -39,6 +39,7 @@ FUND_SHARE = 0.01
 """Insurance fund, a part of the notional of all positions."""
 HISTORY_FACTORS = (1.0, 1.5, 2.0)
 LARGEST_MARGIN = 0.99
+CONSTANT = "a constant margin"
 
 CLASSES = (
     LeverageClass(leverage=2.0, share=0.2, half_life_minutes=10_080.0),
@@ -126,7 +127,7 @@ def shocks(of_model: Mapping[str, Snapshot]) -> pd.DataFrame:
                 {
                     "model": model,
                     "price_move": move,
-                    "loss": float(of_move[0, 0, -1]),
+                    "loss": float(of_move.min()),
                     "worst_loss": float(of_move[place]),
                     "volatility_factor": GRID.volatility_factors[int(place[0])],
                     "depth_factor": GRID.depth_factors[int(place[1])],
@@ -231,7 +232,7 @@ def cascade(
         name: MarginByTime(np.clip(own * (mean / own.mean()), 1e-6, LARGEST_MARGIN))
         for name, own in margins.items()
     }
-    schedules["constant"] = ConstantMargin(mean)
+    schedules[CONSTANT] = ConstantMargin(mean)
     start = float(price[0])
     accounts = draw_accounts(
         CASCADE_ACCOUNTS,
