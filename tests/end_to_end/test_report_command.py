@@ -49,6 +49,7 @@ def test_a_report_a_horizon_is_written(judged):
         assert "Regulatory checklist" in page
         assert "Who fails what?" in page
         assert "made elsewhere" in page
+        assert "SIM-BTC by side and level" in page
         assert len(page) < 5_000_000
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from margincast.backtest import contracts
+from margincast.backtest._contract_pages import contract_pages
 from margincast.backtest._pictures import evidence_pictures, pictures_of
 from margincast.backtest._sections import tables_of
 from margincast.backtest.cells import Cell
@@ -121,6 +122,9 @@ def render_report(evaluation: Evaluation, replay: Replay, facts: ReportFacts) ->
         contract_count=evaluation.contracts["symbol"].nunique(),
         pictures=pictures_of(evaluation, replay, scored, levels[0]),
         evidence=[] if facts.validation is None else tables_of(facts.validation, facts.checklist),
+        contract_pages=(
+            [] if facts.validation is None else contract_pages(evaluation, facts.validation)
+        ),
         evidence_pictures=[] if facts.validation is None else evidence_pictures(facts.validation),
         group_tables=_group_tables(evaluation),
         band=contracts.BAND,
