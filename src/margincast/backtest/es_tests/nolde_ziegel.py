@@ -65,7 +65,7 @@ def nolde_ziegel(
     first component round, so that only understated risk fails.
 
     The Wald statistic of few exceedances is far from chi-squared: at 5 % the asymptotic p-value
-    rejects 20 % of correct forecasts with a dozen expected exceedances, 12 % with fifty and 7 %
+    rejects 46 % of correct forecasts with three expected exceedances, 20 % with a dozen and 7 %
     with 250; one sided less than 2 %. The Monte-Carlo p-value is exact under the law.
 
     Args:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from margincast.backtest.monte_carlo import SimulatedExceedances, rank_p_value
+from margincast.backtest.monte_carlo import SimulatedExceedances, luck_of, rank_p_value
 from margincast.backtest.var_tests.forecast_series import require_levels
 from margincast.backtest.var_tests.judgement import too_short
 from margincast.backtest.var_tests.normal_scores import censored_log_likelihood
@@ -129,7 +129,7 @@ def berkowitz(
     simulated_p = NAN
     if monte_carlo is not None:
         drawn = _drawn_ratios(monte_carlo.replications, monte_carlo.seed, scores.size, lags)
-        generator = np.random.default_rng((monte_carlo.seed, scores.size, lags))
+        generator = np.random.default_rng((monte_carlo.seed, luck_of(scores)))
         simulated_p = rank_p_value(statistic, drawn, generator)
     return conclude(
         "berkowitz",
@@ -190,7 +190,7 @@ def berkowitz_tail(
     if monte_carlo is not None:
         replications, seed = monte_carlo.replications, monte_carlo.seed
         drawn = _drawn_tail_ratios(replications, seed, scores.size, level)
-        generator = np.random.default_rng((seed, scores.size))
+        generator = np.random.default_rng((seed, luck_of(scores)))
         simulated_p = rank_p_value(statistic, drawn, generator)
     return conclude(
         "berkowitz tail",

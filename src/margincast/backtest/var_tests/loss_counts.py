@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from margincast.backtest.monte_carlo import SimulatedExceedances, rank_p_value
+from margincast.backtest.monte_carlo import SimulatedExceedances, luck_of, rank_p_value
 from margincast.backtest.var_tests.multinomial import draw_counts, statistics_of
 from margincast.backtest.verdicts import (
     NAN,
@@ -106,7 +106,9 @@ def pearson_q(
     if monte_carlo is not None:
         generator = np.random.default_rng((monte_carlo.seed, size, widths.size, 3))
         drawn = draw_counts(size, widths, monte_carlo.replications, generator)
-        simulated_p = rank_p_value(statistic, statistics_of(drawn, widths, "pearson"), generator)
+        simulated = statistics_of(drawn, widths, "pearson")
+        luck = np.random.default_rng((monte_carlo.seed, luck_of(probabilities)))
+        simulated_p = rank_p_value(statistic, simulated, luck)
     expected = size * float(widths.min())
     return conclude(
         "pearson q",
