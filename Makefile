@@ -23,7 +23,7 @@ demo: $(READY) ## the main job on the embedded simulated market
 	$(BIN)/margincast demo
 
 test: $(READY) lint types architecture ## linters, types, architecture and the test suite
-	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .
