@@ -66,7 +66,11 @@ def to_svg(draw: Callable[[], Figure]) -> str:
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # A contract's name may hold letters that only the reader's fonts have.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        draw().savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
+        figure = draw()
+        # laid out once, not again when it is written
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for number, colour in enumerate(_DARK):
