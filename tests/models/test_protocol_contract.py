@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from margincast.core.errors import InputError, InsufficientHistoryError
+from margincast.models import forest
 from margincast.models.catalogue import LOADERS, make_forecaster
 from margincast.models.protocol import Forecaster, Panel, TailForecast, Unit
 from margincast.specs.loading import validate_spec
@@ -133,6 +134,14 @@ def simulated_panel(
 
 def unfitted(name: str, threads: int = 1) -> Forecaster:
     return make_forecaster(name, MODEL, SIDES, LEVELS, overlap=1.0, threads=threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_small_forest():
+    """What is promised here does not hang on the number of trees; the time does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forest, "TREES", 10)
+        yield
 
 
 @pytest.fixture(scope="module")

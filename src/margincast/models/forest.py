@@ -195,4 +195,6 @@ class _WorstOfLeaves:
         above = count[:, None] - 1 - np.ceil(position).astype(np.intp)
         below = count[:, None] - 1 - np.floor(position).astype(np.intp)
         upper, lower = descending[rows, above], descending[rows, below]
-        return lower + (position - np.floor(position)) * (upper - lower), means[rows, above]
+        quantiles = lower + (position - np.floor(position)) * (upper - lower)
+        # the mean of equal outcomes may end a rounding error below them
+        return quantiles, np.maximum(means[rows, above], quantiles)
