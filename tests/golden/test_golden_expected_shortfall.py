@@ -125,8 +125,11 @@ def test_bootstrap_of_esback(shared_data, record):
             result = mcneil_frey_bootstrap(
                 *sample, alternative=alternative, scale=scale, resamples=5_000
             )
-            # The records are of 1000 draws and one seed: their own standard error is up to 0.017.
-            assert result.monte_carlo_p_value == pytest.approx(golden, abs=0.05)
+            # 0.03 is for 2000 draws, the records have 1000; one of them is three of its own
+            # standard errors away
+            far = record["id"] == "daily/garch_t/990/er_backtest_std"
+            within = 0.05 if far else 0.03 * 2**0.5
+            assert result.monte_carlo_p_value == pytest.approx(golden, abs=within)
 
 
 @pytest.mark.parametrize("record", records_of("es_backtests.json", "cc_backtest"))
