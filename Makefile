@@ -23,6 +23,7 @@ demo: $(READY) ## the main job on the embedded simulated market
 	$(BIN)/margincast demo
 
 test: $(READY) lint types architecture ## linters, types, architecture and the test suite
+	sh .ci/test-packages
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
@@ -40,7 +41,7 @@ look-ahead: $(READY) ## 100,000 random cases of changed futures (a quarter of an
 
 lock: ## renew requirements.lock (hashes, no addresses)
 	$(PYTHON) -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host \
-		--no-emit-find-links --allow-unsafe --strip-extras --no-annotate --no-header --extra dev \
+		--no-emit-find-links --allow-unsafe --strip-extras --no-annotate --no-header --all-extras \
 		-o requirements.lock pyproject.toml
 
 clean: ## remove what the targets above made
