@@ -1,10 +1,12 @@
-"""Shared fixtures: where the real market data lies, and how hypothesis runs."""
+"""Shared fixtures: real market data, a PostgreSQL server, and how hypothesis runs."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.postgres import PostgresServer, postgres_server
 
 # no deadlines and no complaint about slow generation: a busy machine is not a defect of the code
 settings.register_profile(
@@ -25,3 +27,10 @@ def shared_data() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip(f"real market data not found at {folder} (set MARGINCAST_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the session; tests that need it skip where it is not installed."""
+    with postgres_server() as server:
+        yield server
