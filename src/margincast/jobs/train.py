@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from margincast.backtest.daily_losses import FILE as DAILY_LOSSES
+from margincast.backtest.daily_losses import DailyLosses, write_daily_losses
 from margincast.backtest.replay import walk_forward_folds
 from margincast.core.digest import canonical_json
 from margincast.core.errors import InputError
@@ -198,6 +200,7 @@ def _log_models(
         Run id per model.
     """
     ids = {}
+    losses = DailyLosses(result.replays)
     for name in result.crossings:
         metrics = headline_metrics(result, name, job.target.levels)
         tags = {
@@ -212,6 +215,10 @@ def _log_models(
                 contracts = evaluation.contracts
                 table = "contracts" if len(result.evaluations) == 1 else f"contracts_{minutes}m"
                 run.log_table(contracts.loc[contracts["model"] == name], table)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / DAILY_LOSSES
+                write_daily_losses(path, losses.of(name))
+                run.log_artifact(path)
             ids[name] = run.run_id
     return ids
 
