@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from margincast.backtest.pooled_tests import (
-    cluster_covariance,
-    pooled_coverage,
-    pooled_dynamics,
-    pooled_levels,
-)
+from margincast.backtest.clusters import cluster_covariance
+from margincast.backtest.pooled_tests import pooled_coverage, pooled_dynamics, pooled_levels
 from margincast.core.errors import InputError
 
 DAYS, CONTRACTS, PER_DAY = 750, 10, 4
@@ -78,6 +74,29 @@ def test_exceedances_that_follow_exceedances_are_foretold():
 
     assert rejections(foretold, seeds=40, memory=1.0) > 0.9
     assert 0.005 <= rejections(foretold, seeds=200) <= 0.1
+
+
+def foretold_by_the_last(days):
+    def test(hits, clusters):
+        steps = hits.reshape(-1, CONTRACTS)[: days * PER_DAY]
+        before = np.zeros(steps.shape)
+        before[PER_DAY:] = steps[:-PER_DAY]
+        known = before.reshape(-1, 1)
+        return pooled_dynamics(steps.ravel(), 0.99, clusters[: len(known)], known, lag=1)
+
+    return test
+
+
+def test_few_exceedances_that_happen_not_to_follow_one_another_foretell_nothing():
+    # by their own variance alone they would be sure of it in two cases of three
+    assert rejections(foretold_by_the_last(120), seeds=100) <= 0.06
+
+
+@pytest.mark.parametrize("days", [120, 750])
+def test_a_joint_test_passes_no_margin_that_it_could_not_have_refused(days):
+    endings = [foretold_by_the_last(days)(*crowd(seed, ratio=1.5)).verdict for seed in range(40)]
+    assert endings.count("pass") <= 0.2 * len(endings)
+    assert ("no power" if days == 120 else "fail") == max(set(endings), key=endings.count)
 
 
 def test_covariance_of_independent_rows_is_the_sum_of_their_squares():

@@ -67,9 +67,11 @@ def to_svg(draw: Callable[[], Figure]) -> str:
         # A contract's name may hold letters that only the reader's fonts have.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure = draw()
-        # laid out once, not again when it is written
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        # laid out once; a figure without an engine is not laid out and drawn again when written
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+        figure.set_layout_engine(None)
         figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

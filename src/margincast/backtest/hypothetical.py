@@ -11,6 +11,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
+from margincast.backtest.cells import SMALLEST_MARGIN
 from margincast.backtest.scored import Decisions, Scores
 from margincast.backtest.stress.scenarios import (
     LARGEST_MARGIN,
@@ -28,7 +29,6 @@ FEWEST_RETURNS = 20
 LEAD = timedelta(days=1)
 STILL_THERE = timedelta(days=1)
 """A contract whose last decision is older than the last of all by more has ended."""
-SMALLEST_MARGIN = 1e-6
 
 
 def hypothetical_stress(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from margincast.backtest.clusters import at_least, cluster_covariance, effective_clusters
 from margincast.backtest.verdicts import (
     USUAL,
     Criterion,
@@ -29,58 +30,6 @@ FEWEST_CLUSTERS = 100
 thirty the coverage test rejects right forecasts in one case of nine."""
 FEWEST_BEYOND_MOMENTS = 3
 """Effective observations a joint test needs beyond the number of moments it tests."""
-
-
-def cluster_covariance(
-    moments: FloatArray, clusters: npt.NDArray[np.integer], lag: int
-) -> FloatArray:
-    """Return the covariance of the sum of moments, clustered by time and Bartlett between clusters.
-
-    With ``g`` the sums of the rows of a cluster: ``G0 + sum_{j=1..lag} (1 - j/(lag+1)) (Gj + Gj')``
-    with ``Gj = sum_d g_d g_{d-j}'``, times ``D/(D-1)``. Clusters follow each other as numbered;
-    those without rows count as zeros, so that a gap in time breaks no pair wrongly.
-
-    Args:
-        moments: mean zero when the hypothesis is true, shape (n, k).
-        clusters: number of the cluster of each row in time order, for example days since the
-            first, shape (n,), not negative.
-        lag: neighbouring clusters that may depend on each other; days: at least those a horizon
-            spans, and those volatility clusters last.
-
-    Returns:
-        Shape (k, k), positive semi-definite.
-
-    Source: Driscoll and Kraay (1998), doi:10.1162/003465398557825: Newey-West on the sums over the
-    cross-section, consistent for any dependence between contracts.
-    """
-    sums = _sums_by_cluster(moments, clusters)
-    count = len(sums)
-    covariance = np.asarray(sums.T @ sums, dtype=np.float64)
-    for shift in range(1, min(lag, count - 1) + 1):
-        cross = sums[shift:].T @ sums[:-shift]
-        covariance += (1.0 - shift / (lag + 1.0)) * np.asarray(cross + cross.T, dtype=np.float64)
-    return covariance * (count / max(count - 1, 1))
-
-
-def effective_clusters(moments: FloatArray, clusters: npt.NDArray[np.integer]) -> float:
-    """Return how many normal observations a variance of these cluster sums is worth.
-
-    Exceedances are rare and come in crowds: a few days make up most of a variance, which then is
-    uncertain however many days there are. By Satterthwaite's rule, ``2 V^2 / var(V)`` with ``V``
-    the sum of squares, the smallest of the columns'.
-
-    Args:
-        moments: shape (n, k).
-        clusters: see :func:`cluster_covariance`.
-
-    Source: Satterthwaite (1946), doi:10.2307/3002019; for clusters Carter, Schnepel and
-    Steigerwald (2017), doi:10.1162/REST_a_00639.
-    """
-    squares = _sums_by_cluster(moments, clusters) ** 2
-    total = squares.sum(axis=0)
-    spread = (squares**2).sum(axis=0) - total**2 / len(squares)
-    worth = np.divide(2.0 * total**2, spread, out=np.zeros_like(total), where=spread > 0.0)
-    return float(worth.min())
 
 
 def pooled_coverage(
@@ -117,7 +66,7 @@ def pooled_coverage(
         reason = "no exceedance, so no standard error: use the exact binomial of thinned decisions"
         return undefined(name, reason, sample_size=size, exceedances=count)
     deviation = hits - (1.0 - level)
-    error = _standard_error(hits, clusters, lag)
+    error = max(_standard_error(hits, clusters, lag), float(np.sqrt(level * (1.0 - level) / size)))
     worth = effective_clusters((hits - hits.mean())[:, None], clusters)
     if not error > 0.0 or not worth > 0.0:
         reason = (
@@ -161,7 +110,8 @@ def pooled_levels(
         levels: of the columns.
         clusters: see :func:`cluster_covariance`.
         lag: see there.
-        criterion: what fails.
+        criterion: what fails; "no power" where ``detectable_ratio`` times the promised exceedances
+            at every level would be seen with less than ``minimum_power``.
 
     Raises:
         InputError: as :func:`pooled_coverage`; a column for each level.
@@ -173,7 +123,14 @@ def pooled_levels(
     nominal = np.array([1.0 - require_level(level) for level in levels])
     deviations = hits - nominal
     return _wald(
-        "pooled levels", deviations, hits[:, 0], np.asarray(clusters), lag=lag, criterion=criterion
+        "pooled levels",
+        deviations,
+        independent=(np.minimum.outer(nominal, nominal) - np.outer(nominal, nominal)) * len(hits),
+        shift=(criterion.detectable_ratio - 1.0) * nominal,
+        hits=hits[:, 0],
+        clusters=np.asarray(clusters),
+        lag=lag,
+        criterion=criterion,
     )
 
 
@@ -198,7 +155,9 @@ def pooled_dynamics(
         clusters: see :func:`cluster_covariance`.
         instruments: known at the decision, shape (n, k), finite; standardised here.
         lag: see :func:`cluster_covariance`.
-        criterion: what fails.
+        criterion: what fails; "no power" where exceedances that are ``detectable_ratio`` times the
+            promised ones, and can be foretold by nothing, would be seen with less than
+            ``minimum_power``.
 
     Raises:
         InputError: as :func:`pooled_coverage`; instruments of another length or not finite.
@@ -216,29 +175,44 @@ def pooled_dynamics(
     # the deviation of a constant is rounding, not zero
     varying = spread > 1e-9 * np.maximum(np.abs(instruments).max(axis=0), 1e-300)
     standard = (instruments[:, varying] - instruments[:, varying].mean(axis=0)) / spread[varying]
-    moments = (hits - (1.0 - level))[:, None] * np.column_stack([np.ones(hits.size), standard])
-    return _wald("pooled dynamics", moments, hits, clusters, lag=lag, criterion=criterion)
+    known = np.column_stack([np.ones(hits.size), standard])
+    shift = np.zeros(known.shape[1])
+    shift[0] = (criterion.detectable_ratio - 1.0) * (1.0 - level)
+    return _wald(
+        "pooled dynamics",
+        (hits - (1.0 - level))[:, None] * known,
+        independent=level * (1.0 - level) * np.asarray(known.T @ known, dtype=np.float64),
+        shift=shift,
+        hits=hits,
+        clusters=clusters,
+        lag=lag,
+        criterion=criterion,
+    )
 
 
 def _wald(
     name: str,
     moments: FloatArray,
+    *,
+    independent: FloatArray,
+    shift: FloatArray,
     hits: BoolArray,
     clusters: npt.NDArray[np.integer],
-    *,
     lag: int,
     criterion: Criterion,
 ) -> TestResult:
+    """Test that all moments are zero.
+
+    ``independent`` is the covariance of their sum if a true margin's exceedances were independent;
+    ``shift`` is the mean they would have where the margin is so wrong that it must be seen.
+    """
     size, count = len(hits), int(hits.sum())
     degrees = moments.shape[1]
     days = np.unique(clusters).size
     if days < FEWEST_CLUSTERS:
         reason = f"{days} clusters of time; at least {FEWEST_CLUSTERS} are needed"
         return undefined(name, reason, sample_size=size, exceedances=count)
-    covariance = cluster_covariance(moments, clusters, lag)
-    if np.linalg.matrix_rank(covariance) < degrees:
-        reason = "too few exceedances at some level for a covariance"
-        return undefined(name, reason, sample_size=size, exceedances=count)
+    covariance = at_least(cluster_covariance(moments, clusters, lag), independent)
     total = moments.sum(axis=0)
     statistic = float(total @ np.linalg.solve(covariance, total))
     worth = effective_clusters(moments, clusters)
@@ -247,7 +221,15 @@ def _wald(
         return undefined(name, reason, sample_size=size, exceedances=count)
     # Hotelling's factor: the covariance itself is estimated from so few observations
     scaled = statistic * (worth - degrees + 1.0) / (degrees * worth)
-    p_value = float(stats.f.sf(scaled, degrees, worth - degrees + 1.0))
+    law = stats.f(degrees, worth - degrees + 1.0)
+    p_value = float(law.sf(scaled))
+    power = _wald_power(shift * size, covariance, (lag + 1.0) / days, worth, criterion.significance)
+    powerless = ""
+    if power < criterion.minimum_power:
+        powerless = (
+            f"{criterion.detectable_ratio:g} times the promised exceedances would be seen with "
+            f"probability {power:.2f} only"
+        )
     return conclude(
         name,
         statistic,
@@ -256,12 +238,23 @@ def _wald(
         sample_size=size,
         exceedances=count,
         criterion=criterion,
+        powerless=powerless,
     )
 
 
-def _sums_by_cluster(moments: FloatArray, clusters: npt.NDArray[np.integer]) -> FloatArray:
-    count = int(clusters.max()) + 1
-    return np.column_stack([np.bincount(clusters, weights=m, minlength=count) for m in moments.T])
+def _wald_power(
+    shift: FloatArray, covariance: FloatArray, share: float, worth: float, significance: float
+) -> float:
+    """Return the probability that a sum of moments moved by ``shift`` is rejected.
+
+    The covariance is that of a true margin, uncentred: a wrong margin adds ``share * shift shift'``
+    to it (each of the clusters and of its neighbours within the lag holds its part of the shift),
+    which is what makes these tests timid in short samples.
+    """
+    distance = float(shift @ np.linalg.solve(covariance, shift))
+    distance /= 1.0 + share * distance
+    degrees, rest = len(shift), worth - len(shift) + 1.0
+    return float(stats.ncf.sf(stats.f.isf(significance, degrees, rest), degrees, rest, distance))
 
 
 def _standard_error(hits: BoolArray, clusters: npt.NDArray[np.integer], lag: int) -> float:

@@ -12,6 +12,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
+from margincast.backtest.daily_margin import MEASURES, daily_measures, last_of_each_day, medians
 from margincast.backtest.margin_metrics import MarginSample, margin_figures
 from margincast.backtest.position_model import (
     Accounts,
@@ -19,7 +20,6 @@ from margincast.backtest.position_model import (
     draw_accounts,
     run_accounts,
 )
-from margincast.backtest.procyclicality import DAYS_OF_RISES, measure
 from margincast.backtest.published import published_margin, require_level
 from margincast.core.types import FloatArray, Side
 from margincast.models.protocol import Panel, TailForecast
@@ -153,30 +153,12 @@ def _steadiness(
     names: "np.ndarray[tuple[int], np.dtype[np.str_]]",
 ) -> dict[str, float]:
     """Medians over contracts and sides of the measures of a daily margin (each day's last)."""
-    rows = []
+    found: list[dict[str, float] | None] = []
     for name in np.unique(names):
-        own_rows = np.flatnonzero(names == name)
-        day = panel.decided[own_rows].astype("datetime64[D]").astype(np.int64)
-        last = np.append(np.flatnonzero(np.diff(day)), len(day) - 1)
-        for own_rates in rates:
-            own = np.full(int(day[-1] - day[0]) + 1, np.nan)
-            own[day[last] - day[0]] = own_rates[own_rows[last]]
-            if len(last) > 1:
-                found = measure(own)
-                rows.append(
-                    {
-                        "peak_to_trough": found.peak_to_trough,
-                        "volatility": found.volatility,
-                        **{f"largest_{d}_day_rise": v for d, v in found.largest_rises.items()},
-                    }
-                )
-    columns = [
-        "peak_to_trough",
-        "volatility",
-        *(f"largest_{days}_day_rise" for days in DAYS_OF_RISES),
-    ]
-    table = pd.DataFrame(rows, columns=columns, dtype=float)
-    return {str(column): float(value) for column, value in table.median().items()}
+        own = np.flatnonzero(names == name)
+        found += map(daily_measures, last_of_each_day(panel.decided[own], rates[:, own]))
+    # the mean of all decisions stands in the table already
+    return medians(found, [name for name in MEASURES if name != "mean_margin"])
 
 
 def _liquidations(

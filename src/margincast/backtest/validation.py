@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 
 from margincast.backtest.battery import Series, run_battery, series_of, verdicts_by_test
+from margincast.backtest.cells import SMALLEST_MARGIN
 from margincast.backtest.checklist import Circumstances, Requirement, regulatory_checklist
+from margincast.backtest.daily_margin import MEASURES, daily_measures, last_of_each_day, medians
 from margincast.backtest.evaluation import Evaluation
 from margincast.backtest.hypothetical import hypothetical_stress
 from margincast.backtest.margin_metrics import (
@@ -28,12 +30,7 @@ from margincast.backtest.margin_metrics import (
 from margincast.backtest.monte_carlo import SimulatedExceedances
 from margincast.backtest.pooled_battery import run_pooled
 from margincast.backtest.power import power_of
-from margincast.backtest.procyclicality import (
-    DAYS_OF_RISES,
-    NOTABLE_RISES,
-    measure,
-    responsiveness,
-)
+from margincast.backtest.procyclicality import responsiveness
 from margincast.backtest.published_figures import PublishedFigures
 from margincast.backtest.replay import Replay
 from margincast.backtest.scored import Decisions, Scores, choose, score
@@ -53,14 +50,6 @@ REGIME_WINDOW = timedelta(days=7)
 """Trailing span of the volatility that sorts decisions into calm and turbulent."""
 REGIME_RETURNS = 20
 """Least number of returns in it; where decisions are far apart the span is longer."""
-SMALLEST_MARGIN = 1e-6
-JUMPINESS = (
-    "mean_margin",
-    "peak_to_trough",
-    "volatility",
-    *(f"largest_{days}_day_rise" for days in DAYS_OF_RISES),
-    *(f"days_above_{size:g}" for size in NOTABLE_RISES),
-)
 RESPONSE_DAYS = (1, 20)
 RESPONSE_WINDOW_DAYS = 365
 """Spans and observation period that standard setters ask for; see
@@ -212,35 +201,17 @@ def _over_models(
 
 def _jumpiness(decisions: Decisions, scores: Scores, volatility: FloatArray) -> dict[str, float]:
     """Medians over contracts and sides of the measures of a daily margin (each day's last)."""
-    rows = []
+    records = []
     for own in decisions.rows_of.values():
-        day = decisions.day_of[own]
-        last = own[np.append(np.flatnonzero(np.diff(day)), len(own) - 1)]
-        number = (decisions.days - decisions.days[0]).astype(np.int64)[decisions.day_of[last]]
-        if len(last) < 2:
-            continue
-        known = np.full(int(number[-1] - number[0]) + 1, np.nan)
-        known[number - number[0]] = np.where(volatility[last] > 0.0, volatility[last], np.nan)
-        for forecasts in scores.forecasts[:, 0]:
-            regular = np.full(len(known), np.nan)
-            regular[number - number[0]] = np.maximum(forecasts[last], SMALLEST_MARGIN)
-            found = measure(regular)
-            rows.append(
-                {
-                    "mean_margin": found.mean_margin,
-                    "peak_to_trough": found.peak_to_trough,
-                    "volatility": found.volatility,
-                    **{f"largest_{d}_day_rise": rise for d, rise in found.largest_rises.items()},
-                    **{
-                        f"days_above_{size:g}": float(count) / np.isfinite(regular).sum()
-                        for size, count in found.days_of_rises.items()
-                    },
-                    **_responses(regular, known),
-                }
-            )
-    names = [*JUMPINESS, *(f"response_{days}_day" for days in RESPONSE_DAYS)]
-    table = pd.DataFrame(rows, columns=names, dtype=float)
-    return {str(name): float(value) for name, value in table.median().items()}
+        decided = decisions.decided[own]
+        known = np.where(volatility[own] > 0.0, volatility[own], np.nan)
+        volatility_of_days = last_of_each_day(decided, known)
+        forecasts = np.maximum(scores.forecasts[:, 0, own], SMALLEST_MARGIN)
+        for margin in last_of_each_day(decided, forecasts):
+            found = daily_measures(margin)
+            if found is not None:
+                records.append(found | _responses(margin, volatility_of_days))
+    return medians(records, [*MEASURES, *(f"response_{days}_day" for days in RESPONSE_DAYS)])
 
 
 def _responses(margin: FloatArray, volatility: FloatArray) -> dict[str, float]:
