@@ -20,7 +20,8 @@ from margincast.models.head import QuantileHead
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Forecaster, Panel
 from margincast.models.scale import HarScale
-from margincast.serving.bundle import BundleMetadata, read_bundle, write_bundle
+from margincast.serving.bundle import read_bundle, write_bundle
+from margincast.serving.manifest import BundleMetadata
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob

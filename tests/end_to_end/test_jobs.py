@@ -22,9 +22,10 @@ from margincast.core.time import parse_instant
 from margincast.jobs.train import LEDGER
 from margincast.models.catalogue import LOADERS
 from margincast.models.horizons import HorizonForecaster
-from margincast.serving.bundle import BundleMetadata, read_bundle, verify_bundle, write_bundle
+from margincast.serving.bundle import read_bundle, write_bundle
 from margincast.serving.gate import GateVerdict
 from margincast.serving.ledger import Ledger
+from margincast.serving.manifest import BundleMetadata, verify_bundle
 from margincast.serving.registry import Registry
 from margincast.training.tracking import MAXIMUM_METRICS
 from margincast.training.workload import build_workload, forecaster_for

@@ -28,7 +28,7 @@ from margincast.serving.batch import (
     score,
     score_fallback,
 )
-from margincast.serving.bundle import BundleMetadata, Manifest
+from margincast.serving.manifest import BundleMetadata, Manifest
 from margincast.specs.loading import load_spec
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 

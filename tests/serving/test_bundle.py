@@ -14,15 +14,8 @@ from margincast.core.digest import digest_of
 from margincast.core.errors import BundleError
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Forecaster, Panel, TailForecast
-from margincast.serving.bundle import (
-    MANIFEST_NAME,
-    BundleMetadata,
-    bundle_digest,
-    installed_loaders,
-    read_bundle,
-    verify_bundle,
-    write_bundle,
-)
+from margincast.serving.bundle import installed_loaders, read_bundle, write_bundle
+from margincast.serving.manifest import MANIFEST_NAME, BundleMetadata, bundle_digest, verify_bundle
 
 METADATA = BundleMetadata(
     job="tiny",

@@ -18,9 +18,10 @@ import margincast.models
 from margincast.core.errors import BundleError, CheckFailedError, InputError, LedgerError
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel, TailForecast
-from margincast.serving.bundle import BundleMetadata, bundle_digest, write_bundle
+from margincast.serving.bundle import write_bundle
 from margincast.serving.gate import Evidence, evaluate_gate
 from margincast.serving.ledger import Ledger
+from margincast.serving.manifest import BundleMetadata, bundle_digest
 from margincast.serving.registry import BUNDLE_TAG, GATE_TAG, Registry
 from margincast.specs.training import Gate
 from margincast.training.tracking import StoreUnreachableError, Tracker
@@ -397,16 +398,3 @@ def test_mlflow_refuses_a_changed_bundle_too(register, tracker, name, workspace)
     stored.write_text("[[9, 9], [9, 9]]")
     with pytest.raises(BundleError, match=r"model/480m/factors\.json was changed"):
         mlflow.pyfunc.load_model(tracker.client.get_model_version(name, "1").source)
-
-
-def test_the_signature_is_float64_throughout(register, tracker, name):
-    register(1.0)
-    source = tracker.client.get_model_version(name, "1").source
-    inputs = mlflow.pyfunc.load_model(source).metadata.signature.inputs
-    assert {spec.name: spec.type.name for spec in inputs} == {
-        "symbol": "string",
-        "ts": "string",
-        "volatility_1d": "double",
-        "imbalance": "double",
-    }
-    assert all(spec.required for spec in inputs)

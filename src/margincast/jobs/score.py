@@ -30,7 +30,8 @@ from margincast.serving.batch import (
     score,
     score_fallback,
 )
-from margincast.serving.bundle import Manifest, read_bundle
+from margincast.serving.bundle import read_bundle
+from margincast.serving.manifest import Manifest
 from margincast.serving.registry import Registry
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import apply_overrides, load_spec, validate_spec

@@ -27,8 +27,9 @@ from margincast.models.checks import require_trainable
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.margincast import MargincastForecaster
 from margincast.models.protocol import Panel
-from margincast.serving.bundle import BundleMetadata, write_bundle
+from margincast.serving.bundle import write_bundle
 from margincast.serving.ledger import Ledger
+from margincast.serving.manifest import BundleMetadata
 from margincast.serving.registry import RegisteredVersion, Registry
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob

@@ -19,7 +19,7 @@ from margincast.margin.levels import MarginLevel, fallback_levels, margin_levels
 from margincast.margin.liquidation_cost import Book
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel
-from margincast.serving.bundle import Manifest
+from margincast.serving.manifest import Manifest
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 
 COLUMNS = (

@@ -9,24 +9,20 @@ import json
 import re
 import shutil
 import tempfile
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
 
 from margincast.core.digest import canonical_json
 from margincast.core.errors import BundleError, CheckFailedError, InputError
-from margincast.serving import pyfunc
-from margincast.serving.bundle import Manifest, verify_bundle
 from margincast.serving.gate import GateVerdict
 from margincast.serving.ledger import Ledger, LedgerEntry
+from margincast.serving.manifest import verify_bundle
+from margincast.serving.mlflow_model import save_pyfunc
 from margincast.training.tracking import StoreUnreachableError, connect, resolve_uri, store_errors
 
 Alias = Literal["champion", "challenger", "shadow"]
@@ -279,54 +275,6 @@ class Registry:
         directory = self._last_good / name / kept.bundle_digest[:16]
         verify_bundle(directory, kept.bundle_digest)
         return Champion(kept, directory, from_last_good=True, reason=reason)
-
-
-def save_pyfunc(bundle_directory: Path, folder: Path) -> Path:
-    """Write ``folder/model``: the bundle as an MLflow model from code; returns its path.
-
-    Requirements are stated, not inferred: inferring them would run the model in a new process.
-    """
-    manifest = verify_bundle(bundle_directory)
-    staged = folder / "bundle"
-    shutil.copytree(bundle_directory, staged)
-    signature = signature_of(manifest)
-    with warnings.catch_warnings():
-        # the signature is stated below; an example would only be run to guess it
-        warnings.filterwarnings("ignore", message=".*input example was not provided")
-        mlflow.pyfunc.save_model(
-            str(folder / "model"),
-            python_model=pyfunc.__file__,
-            artifacts={"bundle": str(staged)},
-            signature=signature,
-            pip_requirements=[f"margincast=={manifest.libraries['margincast']}"],
-        )
-    saved = mlflow.models.Model.load(str(folder / "model")).signature
-    if saved != signature:
-        raise BundleError(f"MLflow did not keep the model's signature; it wrote {saved}")
-    return folder / "model"
-
-
-def signature_of(manifest: Manifest) -> ModelSignature:
-    """Return the MLflow signature: ``symbol`` and ``ts`` are texts, every feature is a double.
-
-    Doubles throughout, because a column that happens to hold whole numbers would otherwise be
-    refused the first time it has a gap.
-    """
-    doubles = dict.fromkeys(manifest.metadata.feature_columns, DataType.double)
-    inputs = {"symbol": DataType.string, "ts": DataType.string, **doubles}
-    outputs = {
-        "symbol": DataType.string,
-        "ts": DataType.string,
-        "horizon_minutes": DataType.double,
-        "side": DataType.string,
-        "level": DataType.double,
-        "forecast": DataType.double,
-    }
-    shortfall = ColSpec(DataType.double, "expected_shortfall", required=False)
-    return ModelSignature(
-        inputs=Schema([ColSpec(kind, name) for name, kind in inputs.items()]),
-        outputs=Schema([*(ColSpec(kind, name) for name, kind in outputs.items()), shortfall]),
-    )
 
 
 def _artifact_folder(digest: str) -> str:
