@@ -143,7 +143,7 @@ def test_every_model_is_a_run_with_the_same_metric_names(client, trained):
     files = {item.path for item in client.list_artifacts(job.info.run_id)}
     assert files == {
         "summary.json", "report.html", "report-10m.html", "report-30m.html", "report-10m",
-        "report-30m", "specs", "trials.csv",
+        "report-30m", "specs", "trials.csv", "candidates.csv",
     }  # fmt: skip
     trials = client.search_runs(
         [experiment], f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and metrics.objective > 0"

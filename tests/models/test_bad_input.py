@@ -44,7 +44,7 @@ from margincast.models.checks import (
 from margincast.models.protocol import Forecaster, Panel
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
-from margincast.training.tuning import tune_head
+from margincast.training.tuning.tune import tune_head
 from margincast.training.workload import Workload, build_workload
 
 WORKSPACE = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,19 +13,16 @@ import numpy as np
 
 from margincast.backtest.daily_losses import FILE as DAILY_LOSSES
 from margincast.backtest.daily_losses import DailyLosses, write_daily_losses
-from margincast.backtest.replay import walk_forward_folds
-from margincast.core.digest import canonical_json
-from margincast.core.errors import InputError
 from margincast.core.time import add_step
 from margincast.jobs.backtest import prepare, print_result, run_backtest
 from margincast.jobs.backtest_record import Backtest
-from margincast.jobs.console import output, progress, say
+from margincast.jobs.console import output, say
 from margincast.jobs.headline import headline_metrics
 from margincast.jobs.setting import Setting
+from margincast.jobs.tuning import record_tuning, tune, tuned_workload
 from margincast.models.catalogue import LOADERS, OURS
 from margincast.models.checks import require_trainable
 from margincast.models.horizons import HorizonForecaster
-from margincast.models.margincast import MargincastForecaster
 from margincast.models.protocol import Panel
 from margincast.serving.bundle import write_bundle
 from margincast.serving.ledger import Ledger
@@ -34,7 +31,6 @@ from margincast.serving.registry import RegisteredVersion, Registry
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 from margincast.training.tracking import Run, Tracker
-from margincast.training.tuning import Tuned, tune_head
 from margincast.training.workload import Workload, forecaster_for
 
 LEDGER = Path("mlruns") / "ledger.jsonl"
@@ -72,10 +68,10 @@ def run(
     tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace)
     tags = {"margincast.kind": "training job", "margincast.job": job.name}
     with tracker.run(f"{job.name} (job)", tags) as run:
-        tuned = _tuned(workload, setting)
+        tuned = tune(workload, setting)
         if tuned is not None:
-            tracker.log_trials(tuned.study, run)
-            workload = replace(workload, job=job.model_copy(update={"model": tuned.model}))
+            record_tuning(tuned, tracker, run, workload, setting.out)
+            workload = tuned_workload(workload, tuned)
         _log_origin(run, workload)
         result = run_backtest(workload, setting)
         for path in result.files:
@@ -100,37 +96,6 @@ def run(
     )
     output.print(f"report: {result.report}", soft_wrap=True)
     return Training(result, registered, alias)
-
-
-def _tuned(workload: Workload, setting: Setting) -> Tuned | None:
-    """Search the head's parameters on what the first fold learns from, if the spec asks for it."""
-    job = workload.job
-    if job.tuning.trials == 0 or not job.tuning.space:
-        return None
-    histories = [
-        panel.rows(walk_forward_folds(job, panel)[0].training) for panel in workload.panels.values()
-    ]
-    if not all(map(len, histories)):
-        raise InputError(
-            f"no labelled decision ends before backtest.start {job.backtest.start:%F}: nothing to "
-            "tune or train on; start the test period later or add history"
-        )
-    model = forecaster_for(workload, OURS, next(iter(workload.panels)), setting.threads)
-    assert isinstance(model, MargincastForecaster)
-    with progress("tuning", job.tuning.trials) as counter:
-        tuned = tune_head(
-            job,
-            histories,
-            model.head_levels,
-            setting.threads,
-            lambda trial: counter.advance(
-                f"trial {trial.number}: "
-                + (f"{trial.value:.4f}" if trial.value is not None else trial.state.name.lower())
-            ),
-        )
-    best = tuned.study.best_trial
-    say(f"best trial {best.number}: {canonical_json(best.params)}")
-    return tuned
 
 
 def _final_fit(workload: Workload, setting: Setting) -> HorizonForecaster:

@@ -25,6 +25,7 @@ from margincast.specs.base import (
     Texts,
     to_tuple,
 )
+from margincast.specs.tuning import Tuning
 
 
 class SimulatedData(Spec):
@@ -190,52 +191,6 @@ class Model(Spec):
     tail: Tail
     calibration: Calibration
     peers: Peers
-
-
-class Range(Spec):
-    """One dimension of a search space."""
-
-    low: float
-    high: float
-    log: bool
-    integer: bool
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low:g} lies above high {self.high:g}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range needs low above 0, found {self.low:g}")
-        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
-            raise ValueError(
-                f"an integer range needs whole ends, found {self.low:g}, {self.high:g}"
-            )
-        return self
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Both ends, as whole numbers where the range is one of integers."""
-        return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
-
-
-class Tuning(Spec):
-    """A few Optuna trials over keys of ``model.head``, on purged folds of training time only."""
-
-    trials: NonNegativeInt
-    """0 keeps the values of ``model.head``."""
-    folds: PositiveInt
-    seed: NonNegativeInt
-    space: dict[str, Range]
-
-    @model_validator(mode="after")
-    def _keys_of_the_head(self) -> Self:
-        unknown = sorted(set(self.space) - set(Head.model_fields))
-        if unknown:
-            raise ValueError(
-                f"space names {', '.join(unknown)}, which model.head does not have; it has "
-                f"{', '.join(sorted(Head.model_fields))}"
-            )
-        return self
 
 
 Peer = Literal[
