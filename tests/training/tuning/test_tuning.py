@@ -16,7 +16,7 @@ COMPLETE = optuna.trial.TrialState.COMPLETE
 
 @pytest.fixture(scope="module")
 def panel():
-    return simulated_panel(0)
+    return simulated_panel(0, 800)
 
 
 @pytest.fixture(scope="module")

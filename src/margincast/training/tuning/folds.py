@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import lightgbm as lgb
 import numpy as np
@@ -27,6 +27,8 @@ from margincast.models.scale import HarScale
 from margincast.scoring.pinball import pinball_loss
 from margincast.specs.training import TrainingJob
 
+Instant64: TypeAlias = "np.datetime64[datetime]"
+"""A point in time, UTC, in microseconds."""
 ONE_DAY = timedelta(days=1)
 
 
@@ -131,9 +133,9 @@ def prepare_folds(
     thinned = [panel.thinned(job.model.stride, job.model.minimum_rows) for panel in panels]
     decided = thinned[0].decided
     edges = study_edges(decided, tuning.folds, tuning.held_out_share)
-    spans = list(pairwise(edges))
     made = [
-        tuple(_fold(job, panel, levels, start, end) for panel in thinned) for start, end in spans
+        tuple(_fold(job, panel, levels, start, end, known_by) for panel in thinned)
+        for start, end, known_by in study_spans(edges, tuning.folds)
     ]
     held_out = made.pop() if tuning.held_out_share else None
     if "procyclicality" in tuning.objectives:
@@ -143,7 +145,7 @@ def prepare_folds(
 
 def study_edges(
     decided: npt.NDArray[np.datetime64], folds: int, held_out_share: float
-) -> list["np.datetime64[datetime]"]:
+) -> list[Instant64]:
     """Return the starts of the blocks and the end of the last one, in time.
 
     Args:
@@ -168,31 +170,58 @@ def study_edges(
     return edges
 
 
+def study_spans(
+    edges: Sequence[Instant64], folds: int
+) -> list[tuple[Instant64, Instant64, Instant64]]:
+    """Return start and end of every block and the time by which its outcomes must be known.
+
+    What reaches into the held-out stretch is not scored in the study; the held-out stretch itself
+    is scored as far as there are outcomes.
+    """
+    endless = np.datetime64("9999-12-31", "us")
+    return [
+        (start, end, edges[folds] if block < folds else endless)
+        for block, (start, end) in enumerate(pairwise(edges))
+    ]
+
+
 def fold_rows(
     panel: Panel,
-    start: "np.datetime64[datetime]",
-    end: "np.datetime64[datetime]",
+    start: Instant64,
+    end: Instant64,
+    known_by: Instant64,
     *,
     embargo: timedelta,
     window: str,
 ) -> tuple[BoolArray, BoolArray]:
-    """Return the rows to learn from and the rows of ``[start, end)``, each of shape (n,)."""
+    """Return the rows to learn from and the rows to forecast, each of shape (n,).
+
+    Args:
+        panel: n labelled decisions.
+        start: of the block; outcomes to learn from are known an embargo before.
+        end: of the block, exclusive.
+        known_by: outcomes that are scored are known by then.
+        embargo: see above.
+        window: longest history to learn from, a duration or calendar step.
+    """
     decided = panel.decided
     instant = start.astype("datetime64[us]").item().replace(tzinfo=UTC)
     oldest = np.datetime64(add_step(instant, window, -1).replace(tzinfo=None), "us")
     training = (panel.label_end <= start - np.timedelta64(embargo)) & (decided >= oldest)
-    return training, (decided >= start) & (decided < end)
+    inside = (decided >= start) & (decided < end) & (panel.label_end <= known_by)
+    return training, inside
 
 
-def _fold(
+def _fold(  # noqa: PLR0917  # a span is three instants
     job: TrainingJob,
     panel: Panel,
     levels: tuple[float, ...],
-    start: "np.datetime64[datetime]",
-    end: "np.datetime64[datetime]",
+    start: Instant64,
+    end: Instant64,
+    known_by: Instant64,
 ) -> PreparedFold:
     training, inside = fold_rows(
-        panel, start, end, embargo=job.backtest.embargo, window=job.model.window
+        panel, start, end, known_by, embargo=job.backtest.embargo, window=job.model.window
     )
     where = f"tuning fold {start.astype('datetime64[m]')} to {end.astype('datetime64[m]')}"
     if not training.any() or not inside.any():

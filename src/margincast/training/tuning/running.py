@@ -64,7 +64,10 @@ class StudyRun:
     folds: StudyFolds
     workers: Workers
     on_trial: Callable[[FrozenTrial], None]
-    _running: dict[Future[StepScore], _Open] = field(default_factory=dict)
+    _open: dict[int, _Open] = field(default_factory=dict)
+    """Trials begun and not finished, by number."""
+    _asked: dict[Future[StepScore], _Open] = field(default_factory=dict)
+    """What workers were asked for."""
 
     def finish(self) -> None:
         """Run trials until the study has ``tuning.trials`` of them or has converged.
@@ -78,8 +81,8 @@ class StudyRun:
         except BaseException:
             # whatever ended this, the trials under way are tried again by the next run
             with suppress(Exception):
-                for one in self._running.values():
-                    take_back(self.study, one.trial.number)
+                for number in self._open:
+                    take_back(self.study, number)
             raise
         trials = counted(self.study)
         if trials and all(trial.state == TrialState.FAIL for trial in trials):
@@ -92,38 +95,36 @@ class StudyRun:
         """Begin trials until enough are under way; returns how many are."""
         tuning = self.job.tuning
         while (
-            len(self._running) < tuning.workers
+            len(self._open) < tuning.workers
             and len(counted(self.study)) < tuning.trials
             and not converged(self.study, tuning)
         ):
             self._ask(self._begin())
-        return len(self._running)
+        return len(self._open)
 
     def _begin(self) -> _Open:
         with warnings.catch_warnings():
             # the values of the spec are tried also where they lie outside the space
             warnings.filterwarnings("ignore", message="Fixed parameter .* is out of range")
             trial = self.study.ask(distributions(self.job.tuning.space))
+        one = self._open[trial.number] = _Open(trial, head_of(trial.params, self.job))
         trial.set_user_attr("process", this_process())
-        one = _Open(trial, head_of(trial.params, self.job))
         trial.set_user_attr("alive_at", one.signed)
         return one
 
     def _ask(self, one: _Open) -> None:
-        self._running[self.workers.submit(one.head, len(one.scores))] = one
+        self._asked[self.workers.submit(one.head, len(one.scores))] = one
 
     def _wait(self) -> None:
         """Take in what was answered, and ask for the next steps."""
-        done, _ = wait(self._running, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+        done, _ = wait(self._asked, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
         self._sign()
         if any(isinstance(future.exception(), WorkerLostError) for future in done):
             self._redo()
             return
         for future in done:
-            one = self._running[future]
-            finished = self._take_in(one, future)
-            del self._running[future]
-            if finished:
+            one = self._asked.pop(future)
+            if self._take_in(one, future):
                 self._report(one)
             else:
                 self._ask(one)
@@ -131,17 +132,16 @@ class StudyRun:
     def _sign(self) -> None:
         """Say that the trials under way are alive, for processes of other hosts."""
         now = time.time()
-        for one in self._running.values():
+        for one in self._open.values():
             if abs(now - one.signed) > HEARTBEAT_SECONDS:
                 one.trial.set_user_attr("alive_at", now)
                 one.signed = now
 
     def _redo(self) -> None:
         """Ask new workers for everything that was under way when one died."""
-        lost = list(self._running.values())
+        self._asked.clear()
         self.workers.restart()
-        self._running.clear()
-        for one in lost:
+        for one in list(self._open.values()):
             one.lost += 1
             if one.lost < LOST_WORKERS:
                 self._ask(one)
@@ -187,4 +187,5 @@ class StudyRun:
         self.study.tell(one.trial, state=TrialState.FAIL)
 
     def _report(self, one: _Open) -> None:
+        del self._open[one.trial.number]
         self.on_trial(self.study.get_trials(deepcopy=False)[one.trial.number])

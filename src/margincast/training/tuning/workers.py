@@ -104,6 +104,10 @@ class LocalProcesses:
             env={"OMP_NUM_THREADS": str(self._threads)},
         )
 
+    def process_ids(self) -> list[int]:
+        """Return the system's numbers of the worker processes."""
+        return list(self._pool._processes)  # noqa: SLF001  # loky names them nowhere else
+
     def submit(self, head: Head, step: int) -> "Future[StepScore]":
         """See :class:`Workers`."""
         try:
