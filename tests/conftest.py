@@ -1,7 +1,8 @@
 """Shared fixtures: real market data, a PostgreSQL server, and how hypothesis runs."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,21 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for the session; tests that need it skip where it is not installed."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Put an SQLite store of MLflow into a workspace: its tables are made once and copied."""
+    # imported here: most tests never need MLflow, and it is slow to import
+    from margincast.training.tracking import connect  # noqa: PLC0415
+
+    template = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{template}", template.parent, create=True)
+
+    def put(workspace: Path) -> Path:
+        path = workspace / "mlruns" / "mlflow.db"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template, path)
+        return path
+
+    return put

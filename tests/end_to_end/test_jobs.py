@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from margincast.backtest.replay import replay
 from margincast.core.time import parse_instant
-from margincast.jobs.train import LEDGER
+from margincast.jobs.registration import LEDGER
 from margincast.models.catalogue import LOADERS
 from margincast.models.horizons import HorizonForecaster
 from margincast.serving.bundle import read_bundle, write_bundle
@@ -143,10 +143,10 @@ def test_every_model_is_a_run_with_the_same_metric_names(client, trained):
     files = {item.path for item in client.list_artifacts(job.info.run_id)}
     assert files == {
         "summary.json", "report.html", "report-10m.html", "report-30m.html", "report-10m",
-        "report-30m", "specs", "trials.csv", "candidates.csv",
+        "report-30m", "specs", "tuning",
     }  # fmt: skip
     trials = client.search_runs(
-        [experiment], f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and metrics.objective > 0"
+        [experiment], f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and metrics.loss > 0"
     )
     assert len(trials) == 1
 

@@ -34,7 +34,7 @@ app.add_typer(features_app, name="features")
 app.add_typer(data_app, name="data")
 
 INTERRUPTED = 130
-CONTINUED = {"demo", "train", "backtest", "data ingest", "data fetch"}
+CONTINUED = {"demo", "train", "backtest", "sync", "data ingest", "data fetch"}
 """Commands that keep what they finished; ``features build`` does unless told to keep nothing."""
 
 
@@ -179,6 +179,20 @@ def score(
     if result.problem:
         typer.echo(f"no champion: {result.problem}", err=True)
     finish(not result.problem)
+
+
+@app.command()
+def sync(
+    workspace: WorkspaceOption = Path(),
+    uri: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="MLflow tracking URI, if not the one the jobs used."),
+    ] = None,
+) -> None:
+    """Bring to MLflow what jobs kept while it was down (exit 1 if jobs still run)."""
+    from margincast.jobs import sync as job
+
+    finish(not job.run(workspace, uri).running)
 
 
 @app.command()

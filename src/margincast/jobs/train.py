@@ -1,8 +1,6 @@
 """``margincast train``: from raw data to a registered model version that its gate has judged."""
 
-import getpass
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from margincast.jobs.backtest import prepare, print_result, run_backtest
 from margincast.jobs.backtest_record import Backtest
 from margincast.jobs.console import output, say
 from margincast.jobs.headline import headline_metrics
+from margincast.jobs.registration import ModelRegistry, Registration
 from margincast.jobs.setting import Setting
 from margincast.jobs.tuning import record_tuning, tune, tuned_workload
 from margincast.models.catalogue import LOADERS, OURS
@@ -25,15 +24,13 @@ from margincast.models.checks import require_trainable
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel
 from margincast.serving.bundle import write_bundle
-from margincast.serving.ledger import Ledger
 from margincast.serving.manifest import BundleMetadata
-from margincast.serving.registry import RegisteredVersion, Registry
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 from margincast.training.tracking import Run, Tracker
 from margincast.training.workload import Workload, forecaster_for
 
-LEDGER = Path("mlruns") / "ledger.jsonl"
+NOT_REGISTERED = "not registered yet: the model and its verdict wait for `margincast sync`"
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,8 @@ class Training:
     """A finished training job."""
 
     backtest: Backtest
-    version: RegisteredVersion
-    alias: str
-    """``champion``, ``challenger``, or empty when the gate failed."""
+    registered: Registration | None
+    """None while it waits in the spool for MLflow."""
 
 
 def run(
@@ -65,7 +61,7 @@ def run(
         require_trainable(history, job.target.sides, job.target.levels)
     # bad input must leave nothing behind, not even an empty store; a store that is down must be
     # found out before the long work
-    tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace)
+    tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace, say)
     tags = {"margincast.kind": "training job", "margincast.job": job.name}
     with tracker.run(f"{job.name} (job)", tags) as run:
         tuned = tune(workload, setting)
@@ -79,23 +75,18 @@ def run(
         for folder in result.evidence:
             run.log_artifact(folder, folder.name)
         model_runs = _log_models(tracker, run, result, job)
-        say("fitting the model to register on all labelled history")
-        forecaster = _final_fit(workload, setting)
-        registered = _register(workload, setting, forecaster, result, model_runs[OURS])
-        alias = _promote(workload.job, setting, registered)
-        run.set_tags(
-            {
-                "margincast.model_version": f"{registered.name}/{registered.version}",
-                "margincast.gate": "passed" if result.verdict.passed else "failed",
-            }
-        )
+        registered = _register(workload, setting, result, tracker, model_runs[OURS])
+        run.set_tags({"margincast.gate": "passed" if result.verdict.passed else "failed"})
+        if registered is not None:
+            version = registered.version
+            run.set_tags({"margincast.model_version": f"{version.name}/{version.version}"})
+        outage = tracker.outage
     print_result(result, job)
-    output.print(
-        f"registered {registered.name} version {registered.version}"
-        + (f" as {alias}" if alias else ", without alias: its gate failed")
-    )
+    output.print(NOT_REGISTERED if registered is None else registered.describe())
+    if outage:
+        say("MLflow could not be told all of it; `margincast sync` does when it can be reached")
     output.print(f"report: {result.report}", soft_wrap=True)
-    return Training(result, registered, alias)
+    return Training(result, registered)
 
 
 def _final_fit(workload: Workload, setting: Setting) -> HorizonForecaster:
@@ -192,10 +183,13 @@ def _log_models(
 def _register(
     workload: Workload,
     setting: Setting,
-    forecaster: HorizonForecaster,
     result: Backtest,
+    tracker: Tracker,
     run_id: str,
-) -> RegisteredVersion:
+) -> Registration | None:
+    """Fit the model that may set margins, and register it with the gate's verdict."""
+    say("fitting the model to register on all labelled history")
+    forecaster = _final_fit(workload, setting)
     job = workload.job
     metadata = BundleMetadata(
         job=job.name,
@@ -217,31 +211,7 @@ def _register(
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         write_bundle(forecaster, bundle, loaders=LOADERS, metadata=metadata, specs=specs)
-        registry = Registry(job.tracking.uri, setting.workspace)
-        return registry.register(job.tracking.registered_model, bundle, run_id, result.verdict)
-
-
-def _promote(job: TrainingJob, setting: Setting, version: RegisteredVersion) -> str:
-    """Make a version that passed its gate champion where there is none, else challenger."""
-    if not version.gate_passed:
-        return ""
-    registry = Registry(job.tracking.uri, setting.workspace)
-    name = job.tracking.registered_model
-    alias = "challenger" if registry.at_alias(name, "champion") else "champion"
-    registry.promote(
-        name,
-        alias,  # type: ignore[arg-type]
-        version.version,
-        ledger=Ledger(setting.workspace / LEDGER),
-        who=_user(),
-        why="gate passed" + ("" if alias == "challenger" else "; there was no champion"),
-    )
-    return alias
-
-
-def _user() -> str:
-    """Name the person or service that runs the job; containers may have a number only."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+        registry = ModelRegistry(job.tracking.uri, setting.workspace)
+        return registry.register_or_keep(
+            tracker, run_id, job.tracking.registered_model, bundle, result.verdict
+        )

@@ -15,6 +15,7 @@ from margincast.jobs.setting import Setting
 from margincast.models.catalogue import OURS
 from margincast.models.margincast import MargincastForecaster
 from margincast.training.tracking import Run, Tracker
+from margincast.training.tracking.study import FOLDER, log_study
 from margincast.training.tuning.selection import (
     candidate_table,
     daily_losses,
@@ -91,7 +92,7 @@ def record_tuning(tuned: Tuned, tracker: Tracker, run: Run, workload: Workload, 
     ``candidates.csv`` has a row each; with several objectives ``pareto_front.csv`` holds the trials
     that no other beats in all of them.
     """
-    tracker.log_trials(tuned.study, run)
+    log_study(tracker, tuned.study, run, workload.job.tuning.objectives)
     tables = {CANDIDATES: candidates_with_confidence(tuned, workload)}
     objectives = workload.job.tuning.objectives
     if len(objectives) > 1:
@@ -99,7 +100,7 @@ def record_tuning(tuned: Tuned, tracker: Tracker, run: Run, workload: Workload, 
     out.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(out / f"{name}.csv", index=False)
-        run.log_table(table, name)
+        run.log_table(table, f"{FOLDER}/{name}")
     _say_selection_bias(tables[CANDIDATES])
 
 

@@ -95,6 +95,8 @@ class Registry:
     ) -> RegisteredVersion:
         """Log a bundle in its run and make it a new version of a registered model.
 
+        Done again for the same run and bundle, after an answer was lost, it returns the version.
+
         Raises:
             BundleError: the bundle does not verify.
             InputError: the name cannot be used, or MLflow refused or cannot be reached.
@@ -116,7 +118,13 @@ class Registry:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            created = client.create_model_version(name, source, run_id=run_id, tags=tags)
+            of_run = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+            known = [found for found in of_run if found.tags.get(BUNDLE_TAG) == manifest.digest]
+            created = (
+                known[0]
+                if known
+                else client.create_model_version(name, source, run_id=run_id, tags=tags)
+            )
         return _registered(created)
 
     def version(self, name: str, version: int) -> RegisteredVersion:

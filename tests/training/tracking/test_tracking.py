@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import optuna
 import pandas as pd
 import pytest
 
@@ -164,57 +163,6 @@ def test_runs_open_at_the_same_time_do_not_mix(tracker):
         assert found.data.metrics == {"fold": float(number)}
         assert found.data.params == {"number": str(number)}
         assert tracker.client.get_parent_run(run_id).info.run_id == parent.run_id
-
-
-def study_with_all_states(direction):
-    def objective(trial):
-        x = trial.suggest_float("x", -1.0, 1.0)
-        if trial.number == 3:
-            raise optuna.TrialPruned
-        if trial.number == 4:
-            raise ValueError("diverged")
-        return x
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(seed=3))
-    study.optimize(objective, n_trials=8, catch=(ValueError,))
-    study.ask()
-    return study
-
-
-@pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_best_trials_become_runs_and_the_table_keeps_every_state(tracker, tmp_path, direction):
-    study = study_with_all_states(direction)
-    with tracker.run("tuning") as parent:
-        assert tracker.log_trials(study, parent, top=2) == 2
-    children = tracker.client.search_runs(
-        [tracker.experiment_id], f"tags.mlflow.parentRunId = '{parent.run_id}'"
-    )
-    finished = sorted(
-        (trial.value for trial in study.trials if trial.state.name == "COMPLETE"),
-        reverse=direction == "maximize",
-    )
-    assert len(finished) == 6
-    assert sorted(child.data.metrics["objective"] for child in children) == sorted(finished[:2])
-    for child in children:
-        trial = study.trials[int(child.data.tags["trial_number"])]
-        assert child.data.params == {"x": str(trial.params["x"])}
-        assert child.info.status == "FINISHED"
-        assert child.info.end_time == int(trial.datetime_complete.timestamp() * 1000)
-    table = pd.read_csv(io.StringIO(artifact_text(tracker, parent, "trials.csv", tmp_path)))
-    assert table["number"].tolist() == list(range(9))
-    assert table["state"].value_counts().to_dict() == {
-        "COMPLETE": 6,
-        "PRUNED": 1,
-        "FAIL": 1,
-        "RUNNING": 1,
-    }
-
-
-def test_a_study_of_two_objectives_is_refused(tracker):
-    study = optuna.create_study(directions=["minimize", "maximize"])
-    with tracker.run("two") as parent, pytest.raises(InputError, match="2 objectives"):
-        tracker.log_trials(study, parent)
 
 
 def test_a_deleted_experiment_says_how_to_restore_it(tracker, workspace):

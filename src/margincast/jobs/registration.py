@@ -1,0 +1,133 @@
+"""From a fitted bundle and its gate's verdict to a registered version, now or by ``sync`` later."""
+
+import getpass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from margincast.core.errors import InputError
+from margincast.serving.gate import GateCheck, GateVerdict
+from margincast.serving.ledger import Ledger
+from margincast.serving.registry import Alias, RegisteredVersion, Registry
+from margincast.training.tracking import StoreUnreachableError, Tracker
+
+LEDGER = Path("mlruns") / "ledger.jsonl"
+REGISTER = "register"
+"""The name by which a registration waits in the spool."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A version in the registry.
+
+    Attributes:
+        version: which.
+        alias: ``champion``, ``challenger``, or empty when the gate failed.
+    """
+
+    version: RegisteredVersion
+    alias: str
+
+    def describe(self) -> str:
+        """Say it in a sentence."""
+        as_what = f" as {self.alias}" if self.alias else ", without alias: its gate failed"
+        return f"registered {self.version.name} version {self.version.version}{as_what}"
+
+
+@dataclass(frozen=True)
+class ModelRegistry:
+    """Where a job's models are registered.
+
+    Attributes:
+        uri: the MLflow store's.
+        workspace: the operator's folder, with the ledger.
+    """
+
+    uri: str
+    workspace: Path
+
+    def register_or_keep(
+        self, tracker: Tracker, run_id: str, name: str, bundle: Path, verdict: GateVerdict
+    ) -> Registration | None:
+        """Register a bundle; while MLflow cannot be reached keep it for ``margincast sync``.
+
+        Args:
+            tracker: the job's.
+            run_id: the run the bundle belongs to.
+            name: the registered model.
+            bundle: its folder.
+            verdict: the gate's.
+
+        Returns:
+            The registration; None if it was kept.
+        """
+        if not tracker.outage:
+            try:
+                return self.register(name, bundle, run_id, verdict)
+            except StoreUnreachableError:
+                # told below, with where the bundle is kept
+                pass
+        body = {"name": name, "verdict": verdict.to_json()}
+        tracker.defer(REGISTER, run_id, body, bundle)
+        return None
+
+    def register_kept(self, body: Mapping[str, object], run_id: str, bundle: Path) -> Registration:
+        """Register a bundle that waited in the spool.
+
+        Raises:
+            InputError: what was kept is damaged; see :meth:`register` too.
+        """
+        name, verdict = body.get("name"), _verdict(body.get("verdict"))
+        if not isinstance(name, str):
+            raise InputError(f"the registration kept for {bundle} names no model")
+        return self.register(name, bundle, run_id, verdict)
+
+    def register(self, name: str, bundle: Path, run_id: str, verdict: GateVerdict) -> Registration:
+        """Register a bundle; if its gate passed it becomes champion where there is none.
+
+        Else it becomes challenger. Done twice for one run it is done once.
+
+        Raises:
+            BundleError: the bundle does not verify.
+            InputError: MLflow refused, or the ledger cannot be used.
+        """
+        registry = Registry(self.uri, self.workspace)
+        version = registry.register(name, bundle, run_id, verdict)
+        return Registration(version, self._promote(registry, version))
+
+    def _promote(self, registry: Registry, version: RegisteredVersion) -> str:
+        if not version.gate_passed:
+            return ""
+        name = version.name
+        champion = registry.at_alias(name, "champion")
+        if champion == version:
+            return "champion"
+        alias: Alias = "champion" if champion is None else "challenger"
+        if registry.at_alias(name, alias) != version:
+            registry.promote(
+                name,
+                alias,
+                version.version,
+                ledger=Ledger(self.workspace / LEDGER),
+                who=_user(),
+                why="gate passed" + ("; there was no champion" if champion is None else ""),
+            )
+        return alias
+
+
+def _verdict(record: object) -> GateVerdict:
+    try:
+        assert isinstance(record, Mapping)
+        checks = tuple(GateCheck(**check) for check in record["checks"])
+        return GateVerdict(bool(record["passed"]), checks)
+    except (AssertionError, KeyError, TypeError) as error:
+        raise InputError(f"the gate's verdict that was kept is damaged ({error})") from error
+
+
+def _user() -> str:
+    """Name the person or service that runs the job; containers may have a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
