@@ -19,13 +19,14 @@ from mlflow import MlflowClient
 
 from margincast.backtest.replay import replay
 from margincast.core.time import parse_instant
-from margincast.jobs.registration import LEDGER
 from margincast.models.catalogue import LOADERS
 from margincast.models.horizons import HorizonForecaster
 from margincast.serving.bundle import read_bundle, write_bundle
+from margincast.serving.champion import resolve_champion
 from margincast.serving.gate import GateVerdict
-from margincast.serving.ledger import Ledger
+from margincast.serving.ledger import LEDGER, Ledger
 from margincast.serving.manifest import BundleMetadata, verify_bundle
+from margincast.serving.promotion import promote
 from margincast.serving.registry import Registry
 from margincast.training.tracking import MAXIMUM_METRICS
 from margincast.training.workload import build_workload, forecaster_for
@@ -168,7 +169,7 @@ def test_the_metrics_in_the_store_are_those_of_the_summary(client, trained):
 
 
 def test_the_champion_is_a_bundle_that_verifies_and_forecasts(registry, trained):
-    champion = registry.champion("demo")
+    champion = resolve_champion(registry, "demo")
     assert champion.version.version == 1
     assert champion.version.gate_passed
     bundle = read_bundle(champion.bundle_directory, LOADERS, champion.version.bundle_digest)
@@ -203,14 +204,135 @@ def test_a_failed_gate_ends_in_1_and_leaves_a_version_without_alias(registry, fa
     assert registry.at_alias("hopeless", "challenger") is None
 
 
-def test_the_ledger_holds_the_promotions_and_nothing_else(workspace, registry, retrained, failed):
+def test_the_ledger_holds_registrations_and_promotions_in_order(
+    workspace, registry, retrained, failed
+):
     entries = Ledger(workspace / LEDGER).read()
-    assert [entry.what for entry in entries] == [
+    assert [entry.what for entry in entries if entry.details["model"] == "demo"] == [
+        "registered demo version 1: gate passed",
         "champion of demo: version none -> 1",
+        "registered demo version 2: gate passed",
         "challenger of demo: version none -> 2",
     ]
-    assert entries[0].evidence_digest == registry.version("demo", 1).gate_digest
-    assert "there was no champion" in entries[0].why
+    hopeless = [entry for entry in entries if entry.details["model"] == "hopeless"]
+    assert [entry.what for entry in hopeless] == ["registered hopeless version 1: gate failed"]
+    assert "exceedance ratio" in hopeless[0].why
+    assert entries[1].evidence_digest == registry.version("demo", 1).gate_digest
+    assert "there was no champion" in entries[1].why
+
+
+@pytest.fixture
+def governed(registry, failed, tmp_path):
+    """A model with a version that failed its gate, then two that passed."""
+    hopeless = registry.version("hopeless", 1)
+    good = resolve_champion(registry, "demo")
+    verdict = GateVerdict(passed=False, checks=())
+    bundle = registry.fetch(hopeless, tmp_path)
+    registry.register("governed", bundle, hopeless.run_id, verdict, who="job")
+    for run_id in (good.version.run_id, hopeless.run_id):
+        registry.register(
+            "governed",
+            good.bundle_directory,
+            run_id,
+            GateVerdict(passed=True, checks=()),
+            who="job",
+        )
+    return "governed"
+
+
+def test_a_person_promotes_overrides_and_rolls_back_on_the_record(
+    command, registry, workspace, governed
+):
+    at = ("--workspace", workspace)
+    refused = command("promote", f"{governed}/1", "--reason", "in a hurry", *at)
+    assert refused.code == 1
+    assert "did not pass its gate" in refused.errors
+    assert "exceedance ratio at 0.9" in refused.errors
+    leave = ("--override", "--approver", "head of risk", "--expires", "7d", "--who", "desk")
+    overridden = command("promote", f"{governed}/1", "--reason", "venue moves", *leave, *at)
+    assert overridden.code == 0, overridden.errors
+    assert re.search(r"ledger: line \d+, head [0-9a-f]{64}", overridden.output)
+    assert command("promote", f"{governed}/3", "--as", "shadow", "--reason", "x", *at).code == 0
+    assert command("promote", f"{governed}/2", "--reason", "passed", *at).code == 0
+    assert command("rollback", governed, "--reason", "jumps", *at).code == 0
+    assert registry.aliases(governed) == {"champion": 1, "shadow": 3}
+    shown = command("ledger", "show", "--model", governed, *at)
+    assert "head of risk" in shown.output
+    assert "champion is version 1 (gate overridden by head of risk until" in shown.output
+    record = json.loads(command("ledger", "show", "--model", governed, "--json", *at).output)
+    assert [entry["kind"] for entry in record["entries"]] == [
+        "registration", "registration", "registration", "refusal", "override", "promotion",
+        "promotion", "rollback",
+    ]  # fmt: skip
+    assert record["standing"][governed]["champion"]["version"] == 1
+    assert record["standing"][governed]["champion"]["override_ended"] is False
+    verified = command("ledger", "verify", "--head", record["entries"][0]["hash"], *at)
+    assert verified.code == 0, verified.errors
+    assert "MLflow's aliases are what the ledger says" in verified.output
+    registry.clear(governed, "shadow")
+    differing = command("ledger", "verify", *at)
+    assert differing.code == 1
+    assert f"shadow of {governed}: line" in differing.errors
+    assert command("promote", f"{governed}/3", "--as", "shadow", "--reason", "x", *at).code == 0
+    assert command("ledger", "verify", *at).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("promote", "demo", "--reason", "x"), 2, "write MODEL/VERSION"),
+        (("promote", "demo/0", "--reason", "x"), 2, "write MODEL/VERSION"),
+        (("promote", "demo/99", "--reason", "x"), 2, "not found"),
+        (("promote", "demo/1", "--reason", "x"), 2, "is champion already"),
+        (("promote", "demo/1", "--reason", "x", "--approver", "me"), 2, "belong to --override"),
+        (("promote", "demo/1", "--reason", "x", "--override"), 2, "--approver and --expires"),
+        (
+            (
+                "promote", "demo/1", "--reason", "x", "--override", "--approver", "me",
+                "--expires", "soon",
+            ),
+            2,
+            "neither a time nor a duration",
+        ),
+        (("rollback", "demo", "--reason", "x"), 1, "no champion of 'demo' to go back to"),
+        (("rollback", "nobody", "--reason", "x"), 1, "the present one is none"),
+        (("ledger", "show", "--model", "dem"), 2, "did you mean 'demo'?"),
+        (("ledger", "verify", "--head", "0" * 64), 1, "history before it was rewritten"),
+    ],
+)  # fmt: skip
+def test_what_governance_refuses_it_explains(
+    command, workspace, trained, *, arguments, code, message
+):
+    ending = command(*arguments, "--workspace", workspace)
+    assert ending.code == code
+    assert message in ending.errors
+
+
+def test_a_workspace_without_ledger_says_so(command, tmp_path):
+    ending = command("ledger", "show", "--workspace", tmp_path)
+    assert ending.code == 2
+    assert "there is no ledger" in ending.errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_edited_ledger_is_named_by_its_line_and_nobody_is_served(
+    command, workspace, score, trained
+):
+    path = workspace / LEDGER
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"there was no champion", b"there was no chairman"))
+    try:
+        verified = command("ledger", "verify", "--workspace", workspace)
+        promoted = command("promote", "demo/1", "--reason", "x", "--workspace", workspace)
+        ending, levels = score()
+    finally:
+        path.write_bytes(whole)
+    assert verified.code == 1
+    assert "line 2: it was changed after it was written" in verified.errors
+    assert promoted.code == 2
+    assert ending.code == 1
+    assert (levels["status"] == "fallback").all()
+    assert levels["reason"].str.contains("line 2: it was changed").all()
 
 
 # Backtest
@@ -630,7 +752,7 @@ def test_a_champion_that_does_not_answer_the_policy_is_not_used(score, override,
 
 
 def test_a_champion_with_the_features_of_another_set_is_not_used(score, registry, tmp_path):
-    champion = registry.champion("demo")
+    champion = resolve_champion(registry, "demo")
     made = read_bundle(champion.bundle_directory, LOADERS)
     write_bundle(
         made.forecaster,
@@ -640,10 +762,13 @@ def test_a_champion_with_the_features_of_another_set_is_not_used(score, registry
         specs=made.specs,
     )
     version = registry.register(
-        "mixed", tmp_path / "mixed", champion.version.run_id, GateVerdict(passed=True, checks=())
+        "mixed",
+        tmp_path / "mixed",
+        champion.version.run_id,
+        GateVerdict(passed=True, checks=()),
+        who="me",
     )
-    ledger = Ledger(tmp_path / "ledger.jsonl")
-    registry.promote("mixed", "champion", version.version, ledger=ledger, who="me", why="to see")
+    promote(registry, "mixed", "champion", version.version, who="me", why="to see")
     ending, levels = score("--set", "model.registered_model=mixed")
     assert ending.code == 1
     assert (levels["status"] == "fallback").all()
@@ -668,7 +793,7 @@ def test_a_tampered_champion_is_refused_and_a_tampered_copy_fetched_again(
     score, registry, workspace
 ):
     _, before = score()
-    kept = registry.champion("demo").bundle_directory
+    kept = resolve_champion(registry, "demo").bundle_directory
     model = next((kept / "model" / "30m").glob("long-*.txt"))
     original = model.read_bytes()
     tampered = original.replace(b"leaf_value=", b"leaf_value=9", 1)

@@ -24,6 +24,7 @@ from margincast.core.errors import BundleError
 from margincast.models.catalogue import LOADERS
 from margincast.models.protocol import Panel
 from margincast.serving.bundle import Bundle, read_bundle
+from margincast.serving.champion import resolve_champion
 from margincast.serving.mlflow_model import save_pyfunc
 from margincast.serving.registry import Registry
 
@@ -32,7 +33,7 @@ URI = "sqlite:///mlruns/mlflow.db"
 
 @pytest.fixture(scope="module")
 def champion(workspace, trained) -> Path:
-    return Registry(URI, workspace).champion("demo").bundle_directory
+    return resolve_champion(Registry(URI, workspace), "demo").bundle_directory
 
 
 @pytest.fixture(scope="module")

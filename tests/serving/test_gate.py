@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from margincast.serving.gate import Evidence, evaluate_gate, verdict_of_horizons
-from margincast.specs.training import Gate
+from margincast.specs.gate import Gate
 
 GATE = Gate(
     reference="ewma_fhs",
@@ -18,6 +19,7 @@ GATE = Gate(
     gated_levels=(0.99, 0.995),
     crossings_max=0,
     minimum_expected_exceedances=10.0,
+    longest_override=timedelta(days=7),
 )
 GOOD = Evidence(
     pinball_ratios={"ewma_fhs": 0.9, "static": 0.5},

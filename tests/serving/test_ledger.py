@@ -10,16 +10,19 @@ import pytest
 from margincast.core.digest import digest_of
 from margincast.core.errors import InputError, LedgerError
 from margincast.serving.ledger import FIRST_PREVIOUS_HASH, Ledger
+from margincast.serving.standing import Holder, standing_of
 
 EVIDENCE = "e" * 64
 
 
 def add(ledger, number):
     return ledger.append(
+        kind="promotion",
         who="risk desk",
         what=f"champion of demo: version {number}",
         why=f"backtest {number} passed;\nsecond line, ümlaut",
         evidence_digest=EVIDENCE,
+        details={"model": "demo", "alias": "champion", "version": number, "levels": (0.99, 0.995)},
         when=datetime(2025, 10, 10, 21, number, tzinfo=UTC),
     )
 
@@ -38,10 +41,12 @@ def lines_of(ledger):
 
 def test_what_was_appended_is_read_back_in_order(ledger):
     entries = ledger.read()
-    assert ledger.verify() == 5
+    assert len(ledger.verify()) == 5
     assert [entry.number for entry in entries] == [1, 2, 3, 4, 5]
     assert entries[2].what == "champion of demo: version 3"
     assert entries[2].why == "backtest 3 passed;\nsecond line, ümlaut"
+    assert entries[2].kind == "promotion"
+    assert entries[2].details["levels"] == [0.99, 0.995]
     assert entries[2].when == "2025-10-10T21:03:00.000000+00:00"
     assert entries[0].previous_hash == FIRST_PREVIOUS_HASH
     assert all(after.previous_hash == before.hash for before, after in pairwise(entries))
@@ -62,10 +67,11 @@ def test_a_line_already_written_never_changes(ledger):
 def test_times_are_kept_in_utc(tmp_path):
     kept = Ledger(tmp_path / "ledger.jsonl")
     local = datetime(2025, 1, 1, 1, 0, tzinfo=timezone(timedelta(hours=3)))
-    entry = kept.append(who="a", what="b", why="c", evidence_digest=EVIDENCE, when=local)
+    line = {"kind": "refusal", "who": "a", "what": "b", "why": "c", "details": {}}
+    entry = kept.append(**line, evidence_digest=EVIDENCE, when=local)
     assert entry.when == "2024-12-31T22:00:00.000000+00:00"
     before = datetime.now(UTC)
-    entry = kept.append(who="a", what="b", why="c", evidence_digest=EVIDENCE)
+    entry = kept.append(**line, evidence_digest=EVIDENCE)
     assert before <= datetime.fromisoformat(entry.when) <= datetime.now(UTC)
 
 
@@ -148,9 +154,9 @@ def test_a_writer_that_died_between_line_and_head_did_no_harm(tmp_path, lines):
         older = head.read_bytes() if head.exists() else older
         add(kept, number)
     head.write_bytes(older)
-    assert kept.verify() == lines
+    assert len(kept.read()) == lines
     add(kept, lines + 1)
-    assert kept.verify() == lines + 1
+    assert len(kept.read()) == lines + 1
 
 
 def test_an_interrupted_line_stops_further_lines_until_it_is_mended(ledger):
@@ -171,12 +177,13 @@ def test_writers_at_the_same_time_form_one_chain(tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(add_and_read, range(24)))
-    assert Ledger(path).verify() == 24
+    assert len(Ledger(path).read()) == 24
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        {"kind": "rumour"},
         {"who": ""},
         {"what": "  "},
         {"why": ""},
@@ -187,7 +194,10 @@ def test_writers_at_the_same_time_form_one_chain(tmp_path):
 )
 def test_a_line_that_says_too_little_is_refused(tmp_path, change):
     kept = Ledger(tmp_path / "ledger.jsonl")
-    line = {"who": "a", "what": "b", "why": "c", "evidence_digest": EVIDENCE} | change
+    line = {
+        "kind": "promotion", "who": "a", "what": "b", "why": "c", "evidence_digest": EVIDENCE,
+        "details": {},
+    } | change  # fmt: skip
     with pytest.raises(InputError):
         kept.append(**line)
     assert kept.read() == ()
@@ -197,3 +207,59 @@ def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         add(Ledger(tmp_path / "file" / "ledger.jsonl"), 1)
+
+
+def test_a_ledger_rewritten_whole_is_noticed_by_a_head_kept_elsewhere(ledger, tmp_path):
+    heads = [entry.hash for entry in ledger.read()]
+    assert all(len(ledger.verify(head)) == 5 for head in heads)
+    forged = Ledger(tmp_path / "forged" / "ledger.jsonl")
+    for number in range(1, 6):
+        add(forged, number if number < 3 else number + 10)
+    for name in ("ledger.jsonl", "ledger.jsonl.head"):
+        (forged.path.parent / name).replace(tmp_path / name)
+    assert len(ledger.verify()) == 5  # by itself it cannot know
+    for head in heads[:2]:
+        ledger.verify(head)
+    for head in heads[2:]:
+        with pytest.raises(LedgerError, match=f"has the hash {head}"):
+            ledger.verify(head)
+
+
+def first_format(number, previous, what):
+    body = {
+        "number": number, "previous_hash": previous, "what": what, "who": "desk", "why": "passed",
+        "when": f"2025-10-10T21:0{number}:00.000000+00:00", "evidence_digest": EVIDENCE,
+    }  # fmt: skip
+    return body | {"hash": digest_of(body)}
+
+
+def test_a_ledger_of_the_first_format_still_verifies_and_goes_on(tmp_path):
+    sentences = (
+        "champion of demo: version none -> 1",
+        "champion of demo: version 1 -> 2",
+        "withdrawn: champion of demo: version 1 -> 2",
+    )
+    lines, previous = [], FIRST_PREVIOUS_HASH
+    for number, what in enumerate(sentences, start=1):
+        lines.append(first_format(number, previous, what))
+        previous = lines[-1]["hash"]
+    path = tmp_path / "ledger.jsonl"
+    text = "".join(json.dumps(x, sort_keys=True, separators=(",", ":")) + "\n" for x in lines)
+    path.write_text(text)
+    path.with_name("ledger.jsonl.head").write_text(json.dumps({"number": 3, "hash": previous}))
+    kept = Ledger(path)
+    assert [entry.kind for entry in kept.read()] == ["promotion", "promotion", "withdrawal"]
+    assert kept.read()[1].details == {
+        "model": "demo", "alias": "champion", "before": 1, "version": 2,
+    }  # fmt: skip
+    assert standing_of(kept.read(), "demo").champion == Holder(1, line=1)
+    assert add(kept, 4).previous_hash == previous
+    assert path.read_text().startswith(text)
+    assert len(kept.verify(previous)) == 4
+    # a line of the new format cannot pass for one of the old: what it says more is in its hash
+    raw = json.loads(path.read_bytes().splitlines()[3])
+    del raw["kind"], raw["details"], raw["format"]
+    forged = json.dumps(raw, sort_keys=True, separators=(",", ":")) + "\n"
+    path.write_text(text + forged)
+    with pytest.raises(LedgerError, match="line 4: it was changed"):
+        kept.verify()

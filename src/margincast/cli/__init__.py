@@ -12,11 +12,14 @@ import typer
 
 from margincast import __version__
 from margincast.cli.data import data_app
+from margincast.cli.governance import ledger_app, promote, rollback
 from margincast.cli.options import (
+    LOCAL_STORE,
     CacheOption,
     DataOption,
     OutOption,
     SetOption,
+    UriOption,
     WorkspaceOption,
     finish,
 )
@@ -32,6 +35,7 @@ app = typer.Typer(
 features_app = typer.Typer(help="Build feature sets.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
 app.add_typer(data_app, name="data")
+app.add_typer(ledger_app, name="ledger")
 
 INTERRUPTED = 130
 CONTINUED = {"demo", "train", "backtest", "sync", "data ingest", "data fetch"}
@@ -181,6 +185,10 @@ def score(
     finish(not result.problem)
 
 
+app.command()(promote)
+app.command()(rollback)
+
+
 @app.command()
 def sync(
     workspace: WorkspaceOption = Path(),
@@ -198,7 +206,7 @@ def sync(
 @app.command()
 def ui(
     workspace: WorkspaceOption = Path(),
-    uri: Annotated[str, typer.Option(help="MLflow tracking URI.")] = "sqlite:///mlruns/mlflow.db",
+    uri: UriOption = LOCAL_STORE,
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option()] = 5000,
 ) -> None:

@@ -24,6 +24,8 @@ CacheOption = Annotated[
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", help="Folder with the specs and mlruns/.", metavar="DIR")
 ]
+UriOption = Annotated[str, typer.Option("--uri", help="MLflow tracking URI.")]
+LOCAL_STORE = "sqlite:///mlruns/mlflow.db"
 
 
 def listed(text: str) -> list[str]:

@@ -1,18 +1,16 @@
 """From a fitted bundle and its gate's verdict to a registered version, now or by ``sync`` later."""
 
-import getpass
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from margincast.core.errors import InputError
+from margincast.jobs.person import acting_person
 from margincast.serving.gate import GateCheck, GateVerdict
-from margincast.serving.ledger import Ledger
-from margincast.serving.registry import Alias, RegisteredVersion, Registry
+from margincast.serving.promotion import promote_after_training
+from margincast.serving.registry import RegisteredVersion, Registry
 from margincast.training.tracking import StoreUnreachableError, Tracker
 
-LEDGER = Path("mlruns") / "ledger.jsonl"
 REGISTER = "register"
 """The name by which a registration waits in the spool."""
 
@@ -92,28 +90,9 @@ class ModelRegistry:
             BundleError: the bundle does not verify.
             InputError: MLflow refused, or the ledger cannot be used.
         """
-        registry = Registry(self.uri, self.workspace)
-        version = registry.register(name, bundle, run_id, verdict)
-        return Registration(version, self._promote(registry, version))
-
-    def _promote(self, registry: Registry, version: RegisteredVersion) -> str:
-        if not version.gate_passed:
-            return ""
-        name = version.name
-        champion = registry.at_alias(name, "champion")
-        if champion == version:
-            return "champion"
-        alias: Alias = "champion" if champion is None else "challenger"
-        if registry.at_alias(name, alias) != version:
-            registry.promote(
-                name,
-                alias,
-                version.version,
-                ledger=Ledger(self.workspace / LEDGER),
-                who=_user(),
-                why="gate passed" + ("; there was no champion" if champion is None else ""),
-            )
-        return alias
+        registry, who = Registry(self.uri, self.workspace), acting_person()
+        version = registry.register(name, bundle, run_id, verdict, who=who)
+        return Registration(version, promote_after_training(registry, version, who=who))
 
 
 def _verdict(record: object) -> GateVerdict:
@@ -123,11 +102,3 @@ def _verdict(record: object) -> GateVerdict:
         return GateVerdict(bool(record["passed"]), checks)
     except (AssertionError, KeyError, TypeError) as error:
         raise InputError(f"the gate's verdict that was kept is damaged ({error})") from error
-
-
-def _user() -> str:
-    """Name the person or service that runs the job; containers may have a number only."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

@@ -31,6 +31,7 @@ from margincast.serving.batch import (
     score_fallback,
 )
 from margincast.serving.bundle import read_bundle
+from margincast.serving.champion import resolve_champion
 from margincast.serving.manifest import Manifest
 from margincast.serving.registry import Registry
 from margincast.specs.features import FeatureSet
@@ -134,7 +135,7 @@ def _scored(
 ) -> pd.DataFrame:
     name = policy.model.registered_model
     try:
-        champion = Registry(policy.tracking.uri, setting.workspace).champion(name)
+        champion = resolve_champion(Registry(policy.tracking.uri, setting.workspace), name)
         bundle = read_bundle(champion.bundle_directory, LOADERS, champion.version.bundle_digest)
         require_answers(policy, bundle.manifest)
         job = validate_spec(dict(bundle.specs["training"]), TrainingJob, "training in the bundle")
@@ -146,6 +147,11 @@ def _scored(
         raise NoChampionError(str(error)) from error
     if champion.from_last_good:
         say(f"using the last good champion: {champion.reason}")
+    if champion.override is not None:
+        say(
+            f"the champion's gate failed; {champion.override.approver} allowed it until "
+            f"{champion.override.expires:%F %H:%M} UTC"
+        )
     places = _places(job.data, data_overrides)
     root = data_root(setting, places)
     market = read_market(places, feature_set, root)

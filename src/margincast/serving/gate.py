@@ -11,7 +11,7 @@ from typing import Any
 
 from margincast.core.digest import digest_of
 from margincast.core.time import format_minutes
-from margincast.specs.training import Gate
+from margincast.specs.gate import Gate
 
 
 @dataclass(frozen=True)

@@ -3,51 +3,27 @@
 An append-only file of JSON lines. Each line carries the hash of the line before it, so that an
 edited, removed, inserted or reordered line breaks the chain; a small head file beside it holds
 the number and hash of the last line, so that lines cut off the end are noticed too. Somebody who
-can rewrite both files can rewrite history: keep the head's hash elsewhere where that matters.
+can rewrite both files can rewrite history: keep the head's hash elsewhere where that matters, and
+have :meth:`Ledger.verify` look for it.
 """
 
 import fcntl
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from margincast.core.digest import canonical_json, digest_of
+from margincast.core.digest import canonical_json
 from margincast.core.errors import InputError, LedgerError
+from margincast.serving.ledger_line import Kind, LedgerEntry, new_entry, parse_line
 
+LEDGER = Path("mlruns") / "ledger.jsonl"
+"""Where a workspace keeps its ledger."""
 FIRST_PREVIOUS_HASH = "0" * 64
 """What the first line names as the line before it."""
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One line of the ledger.
-
-    Attributes:
-        number: 1 for the first line.
-        when: ISO 8601, UTC.
-        who: the person or service that acted.
-        what: the act, for example ``champion of perp-8h: version 3 -> 4``.
-        why: the reason given.
-        evidence_digest: SHA-256 of the evidence (the gate's verdict) the act rests on.
-        previous_hash: hash of the line before.
-        hash: SHA-256 of the canonical JSON of all the above.
-    """
-
-    number: int
-    when: str
-    who: str
-    what: str
-    why: str
-    evidence_digest: str
-    previous_hash: str
-    hash: str
 
 
 class Ledger:
@@ -63,15 +39,25 @@ class Ledger:
         self._lock_path = path.with_name(f"{path.name}.lock")
 
     def append(
-        self, *, who: str, what: str, why: str, evidence_digest: str, when: datetime | None = None
+        self,
+        *,
+        kind: Kind,
+        who: str,
+        what: str,
+        why: str,
+        evidence_digest: str,
+        details: Mapping[str, Any],
+        when: datetime | None = None,
     ) -> LedgerEntry:
         """Add a line; it is on disk when this returns. Processes wait for one another.
 
         Args:
+            kind: of the act.
             who: the person or service that acts.
             what: the act.
             why: the reason.
             evidence_digest: SHA-256 (hex) of the evidence.
+            details: the act as JSON-like values.
             when: timezone-aware time of the act; now if not given.
 
         Raises:
@@ -79,36 +65,27 @@ class Ledger:
                 folder cannot be written.
             LedgerError: the ledger as it stands does not verify; nothing is added to it.
         """
-        texts = {"who": who, "what": what, "why": why}
-        empty = [name for name, text in texts.items() if not text.strip()]
-        if empty:
-            raise InputError(f"a ledger line must say {', '.join(empty)}; found an empty text")
-        if not _DIGEST.fullmatch(evidence_digest):
-            raise InputError(
-                f"evidence_digest must be a SHA-256 in hex (64 digits), found {evidence_digest!r}"
+        with self.writing() as writer:
+            return writer.append(
+                kind=kind,
+                who=who,
+                what=what,
+                why=why,
+                evidence_digest=evidence_digest,
+                details=details,
+                when=when,
             )
-        instant = when or datetime.now(UTC)
-        if instant.tzinfo is None:
-            raise InputError(f"the time of a ledger line needs a timezone, found {instant}")
+
+    @contextmanager
+    def writing(self) -> Iterator["LedgerWriter"]:
+        """Keep other writers waiting while lines are added and acted on.
+
+        Raises:
+            InputError: the folder cannot be written.
+            LedgerError: the ledger as it stands does not verify.
+        """
         with self._locked():
-            entries = self.read()
-            body = {
-                **texts,
-                "number": len(entries) + 1,
-                "when": instant.astimezone(UTC).isoformat(timespec="microseconds"),
-                "evidence_digest": evidence_digest,
-                "previous_hash": entries[-1].hash if entries else FIRST_PREVIOUS_HASH,
-            }
-            entry = _entry({**body, "hash": digest_of(body)})
-            if not entries:
-                # from here on a ledger without a head file has lost it
-                self._write_head(0, FIRST_PREVIOUS_HASH)
-            with self.path.open("ab") as stream:
-                stream.write(_line(entry))
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._write_head(entry.number, entry.hash)
-        return entry
+            yield LedgerWriter(self, self.read())
 
     def read(self) -> tuple[LedgerEntry, ...]:
         """Return all lines, oldest first, verified; none if there is no ledger yet.
@@ -130,13 +107,24 @@ class Ledger:
         self._compare_with_head(entries, head)
         return tuple(entries)
 
-    def verify(self) -> int:
-        """Return the number of lines, all of them verified.
+    def verify(self, head: str = "") -> tuple[LedgerEntry, ...]:
+        """Return the lines, all of them verified.
+
+        Args:
+            head: hash of what once was the last line, kept elsewhere: one of the lines must have
+                it, or the whole file was written anew.
 
         Raises:
             LedgerError: names the first line that is wrong, and how.
         """
-        return len(self.read())
+        entries = self.read()
+        if head and all(entry.hash != head for entry in entries):
+            raise self._error(
+                1,
+                f"none of the {len(entries)} line(s) has the hash {head} that was kept elsewhere: "
+                "history before it was rewritten, or the hash is of another ledger",
+            )
+        return entries
 
     def _verified(self, line: bytes, number: int, previous: str) -> LedgerEntry:
         if not line.endswith(b"\n"):
@@ -146,12 +134,10 @@ class Ledger:
                 "and append again",
             )
         try:
-            entry = _entry(json.loads(line))
-        except (ValueError, TypeError):
+            entry = parse_line(line)
+        except (ValueError, TypeError, KeyError):
             raise self._error(number, "it is not a ledger entry") from None
-        body = asdict(entry)
-        stated = body.pop("hash")
-        if _line(entry) != line or digest_of(body) != stated:
+        if entry.line != line or entry.true_hash != entry.hash:
             raise self._error(number, "it was changed after it was written")
         if entry.number != number or entry.previous_hash != previous:
             raise self._error(
@@ -220,14 +206,48 @@ class Ledger:
         )
 
 
-def _entry(raw: Mapping[str, Any]) -> LedgerEntry:
-    entry = LedgerEntry(**raw)
-    if type(entry.number) is not int or not all(
-        isinstance(value, str) for name, value in asdict(entry).items() if name != "number"
-    ):
-        raise TypeError("a ledger entry holds a number and texts")
-    return entry
+class LedgerWriter:
+    """Adds lines to a ledger that nobody else can write meanwhile; see :meth:`Ledger.writing`.
 
+    Attributes:
+        entries: the lines there are, those added included.
+    """
 
-def _line(entry: LedgerEntry) -> bytes:
-    return canonical_json(asdict(entry)).encode() + b"\n"
+    def __init__(self, ledger: Ledger, entries: tuple[LedgerEntry, ...]) -> None:
+        self._ledger = ledger
+        self.entries = entries
+
+    def append(
+        self,
+        *,
+        kind: Kind,
+        who: str,
+        what: str,
+        why: str,
+        evidence_digest: str,
+        details: Mapping[str, Any],
+        when: datetime | None = None,
+    ) -> LedgerEntry:
+        """Add a line; see :meth:`Ledger.append`."""
+        ledger = self._ledger
+        entry = new_entry(
+            len(self.entries) + 1,
+            self.entries[-1].hash if self.entries else FIRST_PREVIOUS_HASH,
+            kind=kind,
+            who=who,
+            what=what,
+            why=why,
+            evidence_digest=evidence_digest,
+            details=details,
+            when=when or datetime.now(UTC),
+        )
+        if not self.entries:
+            # from here on a ledger without a head file has lost it
+            ledger._write_head(0, FIRST_PREVIOUS_HASH)  # noqa: SLF001 - two halves of one thing
+        with ledger.path.open("ab") as stream:
+            stream.write(entry.line)
+            stream.flush()
+            os.fsync(stream.fileno())
+        ledger._write_head(entry.number, entry.hash)  # noqa: SLF001 - two halves of one thing
+        self.entries = (*self.entries, entry)
+        return entry

@@ -25,6 +25,7 @@ from margincast.specs.base import (
     Texts,
     to_tuple,
 )
+from margincast.specs.gate import Gate
 from margincast.specs.tuning import Tuning
 
 
@@ -233,31 +234,6 @@ class Backtest(Spec):
             raise ValueError(f"backtest.peers names {', '.join(twice)} more than once")
         if self.start >= self.end:
             raise ValueError(f"start {self.start:%F} is not before end {self.end:%F}")
-        return self
-
-
-class Gate(Spec):
-    """What a backtest must show before a model may become champion."""
-
-    reference: str
-    """The peer that must be beaten."""
-    pinball_ratio_max: PositiveFloat
-    """Mean pinball over levels and sides, relative to the reference."""
-    exceedance_ratio_min: NonNegativeFloat
-    exceedance_ratio_max: PositiveFloat
-    """Band for observed over nominal exceedances, pooled, at every gated level."""
-    gated_levels: Levels
-    crossings_max: NonNegativeInt
-    minimum_expected_exceedances: NonNegativeFloat
-    """Independent exceedances the test period must expect for a verdict to mean anything."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.exceedance_ratio_min > self.exceedance_ratio_max:
-            raise ValueError(
-                f"exceedance_ratio_min {self.exceedance_ratio_min:g} lies above "
-                f"exceedance_ratio_max {self.exceedance_ratio_max:g}"
-            )
         return self
 
 
