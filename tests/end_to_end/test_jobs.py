@@ -1,5 +1,7 @@
 """Train, backtest and score on a small simulated market, and what happens when things break."""
 
+import importlib.metadata
+import io
 import json
 import os
 import re
@@ -7,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -144,12 +147,70 @@ def test_every_model_is_a_run_with_the_same_metric_names(client, trained):
     files = {item.path for item in client.list_artifacts(job.info.run_id)}
     assert files == {
         "summary.json", "report.html", "report-10m.html", "report-30m.html", "report-10m",
-        "report-30m", "specs", "tuning",
+        "report-30m", "specs", "tuning", "data", "environment", "importance", "folds.csv",
     }  # fmt: skip
     trials = client.search_runs(
         [experiment], f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and metrics.loss > 0"
     )
     assert len(trials) == 1
+
+
+def test_the_job_says_what_it_was_made_from_and_what_it_cost(client, trained, workspace):
+    experiment = client.get_experiment_by_name("demo").experiment_id
+    job = client.search_runs(
+        [experiment], "tags.`margincast.kind` = 'training job'", order_by=["start_time"]
+    )[0]
+    params, metrics = job.data.params, job.data.metrics
+    assert params["commit.workspace"] == "not a git checkout"
+    assert params["environment.lightgbm"] == importlib.metadata.version("lightgbm")
+    assert len(params["environment.lock_digest"]) == 64
+    sets = {one.dataset.name: one.dataset for one in job.inputs.dataset_inputs}
+    assert set(sets) == {"bars", "book", "trades", "decisions of demo"}
+    assert json.loads(sets["bars"].profile)["contracts"] == len(SYMBOLS)
+    manifest = read_artifact(client, job, "data/manifest.json")
+    assert set(json.loads(manifest)["bars"]) == set(SYMBOLS)
+    phases = {"data", "tuning", "backtest", "tracking", "final fit", "importance", "total"}
+    assert {name for name in metrics if name.startswith("seconds/")} == {
+        f"seconds/{phase}" for phase in phases
+    }
+    assert (
+        sum(metrics[f"seconds/{phase}"] for phase in phases - {"total"})
+        <= (metrics["seconds/total"])
+    )
+    assert metrics["memory/peak_mib"] > 100
+
+
+def test_our_model_is_shown_refit_by_refit(client, trained):
+    experiment = client.get_experiment_by_name("demo").experiment_id
+    job = client.search_runs(
+        [experiment], "tags.`margincast.kind` = 'training job'", order_by=["start_time"]
+    )[0]
+    refits = client.search_runs(
+        [experiment],
+        f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and tags.`margincast.kind` = 'refit'",
+    )
+    assert {run.info.run_name for run in refits} == {
+        "refit 2026-01-06 00:00",
+        "refit 2026-01-08 00:00",
+    }
+    folds = pd.read_csv(io.StringIO(read_artifact(client, job, "folds.csv")))
+    ours = client.search_runs(
+        [experiment],
+        f"tags.`margincast.job_run` = '{job.info.run_id}' and "
+        "tags.`margincast.model` = 'margincast'",
+    )[0]
+    for minutes in HORIZONS:
+        own = folds.loc[folds["horizon_minutes"] == minutes]
+        # exceedances over all refits are those of the whole test period
+        mean = np.average(own["exceedance_ratio_0.9"], weights=own["decisions"])
+        assert mean == pytest.approx(ours.data.metrics[f"exceedance_ratio_0.9_{minutes}m"])
+        stated = {run.data.metrics[f"exceedance_ratio_0.9_{minutes}m"] for run in refits}
+        assert stated == set(own["exceedance_ratio_0.9"])
+
+
+def read_artifact(client, run, name):
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run.info.run_id, name, folder)).read_text()
 
 
 def test_the_metrics_in_the_store_are_those_of_the_summary(client, trained):

@@ -1,23 +1,27 @@
 """``margincast train``: from raw data to a registered model version that its gate has judged."""
 
-import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from margincast.backtest.daily_losses import FILE as DAILY_LOSSES
-from margincast.backtest.daily_losses import DailyLosses, write_daily_losses
 from margincast.core.time import add_step
 from margincast.jobs.backtest import prepare, print_result, run_backtest
 from margincast.jobs.backtest_record import Backtest
 from margincast.jobs.console import output, say
-from margincast.jobs.headline import headline_metrics
 from margincast.jobs.registration import ModelRegistry, Registration
 from margincast.jobs.setting import Setting
+from margincast.jobs.train_record import (
+    KIND_TAG,
+    log_evidence,
+    log_folds,
+    log_importance,
+    log_models,
+    log_origin,
+)
 from margincast.jobs.tuning import record_tuning, tune, tuned_workload
 from margincast.models.catalogue import LOADERS, OURS
 from margincast.models.checks import require_trainable
@@ -27,7 +31,8 @@ from margincast.serving.bundle import write_bundle
 from margincast.serving.manifest import BundleMetadata
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
-from margincast.training.tracking import Run, Tracker
+from margincast.training.tracking import Tracker
+from margincast.training.tracking.usage import Usage
 from margincast.training.workload import Workload, forecaster_for
 
 NOT_REGISTERED = "not registered yet: the model and its verdict wait for `margincast sync`"
@@ -56,30 +61,40 @@ def run(
     """
     job = load_spec(spec, TrainingJob, overrides)
     setting = Setting.of(spec, data, out, job.name, cache)
-    workload = prepare(job, setting)
+    usage = Usage()
+    with usage.phase("data"):
+        workload = prepare(job, setting)
     for history in _latest_histories(workload).values():
         require_trainable(history, job.target.sides, job.target.levels)
     # bad input must leave nothing behind, not even an empty store; a store that is down must be
     # found out before the long work
     tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace, say)
-    tags = {"margincast.kind": "training job", "margincast.job": job.name}
+    tags = {KIND_TAG: "training job", "margincast.job": job.name}
     with tracker.run(f"{job.name} (job)", tags) as run:
-        tuned = tune(workload, setting)
+        with usage.phase("tuning"):
+            tuned = tune(workload, setting)
         if tuned is not None:
             record_tuning(tuned, tracker, run, workload, setting.out)
             workload = tuned_workload(workload, tuned)
-        _log_origin(run, workload)
-        result = run_backtest(workload, setting)
-        for path in result.files:
-            run.log_artifact(path)
-        for folder in result.evidence:
-            run.log_artifact(folder, folder.name)
-        model_runs = _log_models(tracker, run, result, job)
-        registered = _register(workload, setting, result, tracker, model_runs[OURS])
+        log_origin(run, workload, setting)
+        with usage.phase("backtest"):
+            result = run_backtest(workload, setting)
+        with usage.phase("tracking"):
+            log_evidence(run, result)
+            log_folds(tracker, run, result, job)
+            model_runs = log_models(tracker, run, result, job)
+        say("fitting the model to register on all labelled history")
+        histories = _latest_histories(workload)
+        with usage.phase("final fit"):
+            forecaster = _final_fit(workload, histories, setting)
+        with usage.phase("importance"):
+            log_importance(run, forecaster, histories, job.tracking.explained_decisions)
+        registered = _register(workload, forecaster, result, tracker, model_runs[OURS])
         run.set_tags({"margincast.gate": "passed" if result.verdict.passed else "failed"})
         if registered is not None:
             version = registered.version
             run.set_tags({"margincast.model_version": f"{version.name}/{version.version}"})
+        run.log_metrics(usage.metrics())
         outage = tracker.outage
     print_result(result, job)
     output.print(NOT_REGISTERED if registered is None else registered.describe())
@@ -89,9 +104,10 @@ def run(
     return Training(result, registered)
 
 
-def _final_fit(workload: Workload, setting: Setting) -> HorizonForecaster:
+def _final_fit(
+    workload: Workload, histories: Mapping[int, Panel], setting: Setting
+) -> HorizonForecaster:
     """Fit our models on all labelled history they look back on, test period included."""
-    histories = _latest_histories(workload)
     models = {
         minutes: forecaster_for(workload, OURS, minutes, setting.threads) for minutes in histories
     }
@@ -124,72 +140,14 @@ def _trained_until(workload: Workload) -> "np.datetime64[datetime]":
     return min(panel.decided[panel.labelled].max() for panel in workload.panels.values())
 
 
-def _log_origin(run: Run, workload: Workload) -> None:
-    """Log what the run is made from: spec, feature set, data."""
-    job = workload.job
-    run.log_parameters(
-        {
-            "job": job.model_dump(mode="json", include={"target", "model", "tuning", "backtest"}),
-            "digest.spec": job.digest(),
-            "digest.feature_set": workload.feature_set.digest(),
-            "digest.data": workload.market.digest,
-        }
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        for name, record in (
-            ("training.json", job.model_dump(mode="json")),
-            ("features.json", workload.feature_set.model_dump(mode="json")),
-            ("findings.json", [finding.as_record() for finding in workload.findings]),
-        ):
-            path = Path(folder) / name
-            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            run.log_artifact(path, "specs")
-
-
-def _log_models(
-    tracker: Tracker, job_run: Run, result: Backtest, job: TrainingJob
-) -> dict[str, str]:
-    """Log one run a model, ours and the peers, under the same metric names.
-
-    They stand beside the job's run and not below it, because the UI folds nested runs away.
-
-    Returns:
-        Run id per model.
-    """
-    ids = {}
-    losses = DailyLosses(result.replays)
-    for name in result.crossings:
-        metrics = headline_metrics(result, name, job.target.levels)
-        tags = {
-            "margincast.kind": "model",
-            "margincast.job": job.name,
-            "margincast.job_run": job_run.run_id,
-            "margincast.model": name,
-        }
-        with tracker.run(name, tags) as run:
-            run.log_metrics({key: value for key, value in metrics.items() if np.isfinite(value)})
-            for minutes, evaluation in result.evaluations.items():
-                contracts = evaluation.contracts
-                table = "contracts" if len(result.evaluations) == 1 else f"contracts_{minutes}m"
-                run.log_table(contracts.loc[contracts["model"] == name], table)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / DAILY_LOSSES
-                write_daily_losses(path, losses.of(name))
-                run.log_artifact(path)
-            ids[name] = run.run_id
-    return ids
-
-
 def _register(
     workload: Workload,
-    setting: Setting,
+    forecaster: HorizonForecaster,
     result: Backtest,
     tracker: Tracker,
     run_id: str,
 ) -> Registration | None:
-    """Fit the model that may set margins, and register it with the gate's verdict."""
-    say("fitting the model to register on all labelled history")
-    forecaster = _final_fit(workload, setting)
+    """Register the model that may set margins, with the gate's verdict."""
     job = workload.job
     metadata = BundleMetadata(
         job=job.name,
@@ -211,7 +169,7 @@ def _register(
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         write_bundle(forecaster, bundle, loaders=LOADERS, metadata=metadata, specs=specs)
-        registry = ModelRegistry(job.tracking.uri, setting.workspace)
+        registry = ModelRegistry(tracker.uri, tracker.workspace)
         return registry.register_or_keep(
             tracker, run_id, job.tracking.registered_model, bundle, result.verdict
         )

@@ -92,7 +92,8 @@ def record_tuning(tuned: Tuned, tracker: Tracker, run: Run, workload: Workload, 
     ``candidates.csv`` has a row each; with several objectives ``pareto_front.csv`` holds the trials
     that no other beats in all of them.
     """
-    log_study(tracker, tuned.study, run, workload.job.tuning.objectives)
+    job = workload.job
+    log_study(tracker, tuned.study, run, job.tuning.objectives, job.tracking.trial_runs)
     tables = {CANDIDATES: candidates_with_confidence(tuned, workload)}
     objectives = workload.job.tuning.objectives
     if len(objectives) > 1:

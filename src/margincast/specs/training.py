@@ -244,6 +244,12 @@ class Tracking(Spec):
     """MLflow tracking URI; a relative SQLite path starts at the workspace."""
     experiment: Annotated[str, Field(min_length=1)]
     registered_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    trial_runs: NonNegativeInt
+    """Best trials that become runs; a table holds all."""
+    fold_runs: NonNegativeInt
+    """Refits that become runs, half the worst, half the latest; a table holds all."""
+    explained_decisions: NonNegativeInt
+    """Latest decisions at which feature contributions are computed; 0: none."""
 
 
 class TrainingJob(Spec):

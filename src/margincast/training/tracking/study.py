@@ -23,8 +23,6 @@ from margincast.training.tracking.run import Run
 from margincast.training.tracking.tracker import PastRun, Tracker
 from margincast.training.tuning.trials import completed, ranked
 
-TOP_TRIALS = 20
-"""Child runs written for a study; the table of trials holds all of them."""
 FOLDER = "tuning"
 """Where the study's files lie among the run's artifacts."""
 _FEWEST_FOR_IMPORTANCE = 10
@@ -35,7 +33,7 @@ def log_study(
     study: optuna.Study,
     parent: Run,
     objectives: Sequence[str],
-    top: int = TOP_TRIALS,
+    top: int,
 ) -> int:
     """Write a study below a run.
 

@@ -37,8 +37,8 @@ class PastRun:
 
     Attributes:
         name: the run's.
-        started: milliseconds.
-        ended: milliseconds; taken as ``started`` where the clock was set back in between.
+        started: milliseconds; None: now.
+        ended: the same; taken as ``started`` where the clock was set back in between.
         status: how it ended.
         parameters: nested sections allowed.
         metrics: finite values by name.
@@ -46,8 +46,8 @@ class PastRun:
     """
 
     name: str
-    started: int
-    ended: int
+    started: int | None = None
+    ended: int | None = None
     status: Status = "FINISHED"
     parameters: Mapping[str, object] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -79,6 +79,7 @@ class Tracker:
         workspace: Path,
         on_outage: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.workspace = workspace
         self.client, self.uri = connect(uri, workspace, create=True)
         self.experiment_id = open_experiment(self.client, self.uri, experiment, workspace)
         target = Target(without_password(self.uri), experiment)
@@ -138,17 +139,20 @@ class Tracker:
 
     def log_past_run(self, past: PastRun, parent: Run) -> str:
         """Write a run that ended already, below another; returns its id."""
+        now = self._clock.now()
+        started = now if past.started is None else past.started
+        ended = max(started, now if past.ended is None else past.ended)
         with self._outbox.session():
-            run = self._start(past.name, past.tags, parent, past.started)
+            run = self._start(past.name, past.tags, parent, started)
             self._outbox.send(
                 LogBatch(
                     run=run.run_id,
                     metrics=dict(past.metrics),
-                    timestamp=max(past.started, past.ended),
+                    timestamp=ended,
                     parameters=flatten_parameters(past.parameters),
                 )
             )
-            self._end(run, past.status, max(past.started, past.ended))
+            self._end(run, past.status, ended)
         return run.run_id
 
     def defer(self, work: str, run_id: str, body: Mapping[str, object], path: Path) -> None:
