@@ -1,9 +1,10 @@
 """The tuning of ``margincast train``: which head is taken, and how far its score holds."""
 
+import math
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from margincast.backtest.confidence_set import model_confidence_set
@@ -93,9 +94,10 @@ def record_tuning(tuned: Tuned, tracker: Tracker, run: Run, workload: Workload, 
     that no other beats in all of them.
     """
     job = workload.job
-    log_study(tracker, tuned.study, run, job.tuning.objectives, job.tracking.trial_runs)
-    tables = {CANDIDATES: candidates_with_confidence(tuned, workload)}
-    objectives = workload.job.tuning.objectives
+    objectives = job.tuning.objectives
+    log_study(tracker, tuned.study, run, objectives, job.tracking.trial_runs)
+    horizon = timedelta(minutes=max(workload.panels))
+    tables = {CANDIDATES: candidates_with_confidence(tuned, horizon)}
     if len(objectives) > 1:
         tables[PARETO_FRONT] = front_table(tuned.study, objectives)
     out.mkdir(parents=True, exist_ok=True)
@@ -105,18 +107,19 @@ def record_tuning(tuned: Tuned, tracker: Tracker, run: Run, workload: Workload, 
     _say_selection_bias(tables[CANDIDATES])
 
 
-def candidates_with_confidence(tuned: Tuned, workload: Workload) -> pd.DataFrame:
+def candidates_with_confidence(tuned: Tuned, horizon: timedelta) -> pd.DataFrame:
     """Return the candidates, with the p-values of their model confidence set on the held-out days.
 
-    A candidate whose p-value is above 0.1 cannot be told from the best by that stretch.
+    A candidate whose p-value is above 0.1 cannot be told from the best by that stretch. With one
+    candidate, or fewer than ten days, there are no p-values.
     """
     table = candidate_table(tuned.candidates, tuned.levels)
     losses = daily_losses(tuned.candidates).dropna()
     if losses.shape[1] < 2 or len(losses) < MINIMUM_DAYS:
         return table
-    horizon_days = max(workload.panels) / (24 * 60)
-    block = min(max(1, round(len(losses) ** (1 / 3)), int(np.ceil(horizon_days))), len(losses))
-    found = model_confidence_set(losses, block_length=block)
+    # as long as outcomes overlap, and longer where volatility makes days alike
+    block = max(round(len(losses) ** (1 / 3)), math.ceil(horizon / timedelta(days=1)))
+    found = model_confidence_set(losses, block_length=min(block, len(losses)))
     return table.assign(
         confidence_set_p_value=[found.p_values[str(number)] for number in table["trial"]]
     )
@@ -124,7 +127,10 @@ def candidates_with_confidence(tuned: Tuned, workload: Workload) -> pd.DataFrame
 
 def _say_selection_bias(table: pd.DataFrame) -> None:
     """Say what the chosen head gained over the spec's own where it was chosen, and elsewhere."""
-    if "held_out_loss" not in table or not table["role"].eq("spec").any():
+    if not table["role"].eq("spec").any():
+        say("no trial bettered the spec's own head, which stays")
+        return
+    if "held_out_loss" not in table:
         return
     chosen, own = table.iloc[0], table[table["role"].eq("spec")].iloc[0]
     gains = {

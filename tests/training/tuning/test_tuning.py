@@ -1,5 +1,6 @@
 """Tuning never does worse than the spec on its own folds, and the same seed finds the same head."""
 
+import json
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 from tests.training.tuning.study_cases import LEVELS, job, simulated_panel
 
 from margincast.core.errors import InputError
+from margincast.training.tuning.selection import front_table
 from margincast.training.tuning.tune import tune_head
 from margincast.training.tuning.workers import OneThread
 
@@ -146,3 +148,49 @@ def test_a_study_of_which_nothing_is_left_names_the_causes(panel):
             job("tuning.trials=3"), [panel], LEVELS, 1,
             make_workers=lambda folds, _, threads: RefusingAll(folds, threads),
         )  # fmt: skip
+
+
+def test_a_trial_outside_the_exceedance_band_is_not_chosen_while_one_is_inside(panel):
+    limit = 1.03
+    spec = job(
+        "tuning.sampler=random", "tuning.pruner=none", f"tuning.exceedance_ratio_max={limit}"
+    )
+    tuned = tune_head(spec, [panel], LEVELS, 1)
+    largest = {}
+    for trial in tuned.study.trials:
+        ratios = trial.user_attrs["exceedance_ratios"]
+        largest[trial.number] = max(ratios.values())
+        for level, ratio in ratios.items():
+            beyond = trial.constraints[f"exceedance_ratio_{level}"]
+            assert beyond == pytest.approx(max(-ratio, ratio - limit))
+    least_loss = min(tuned.study.trials, key=lambda trial: trial.value)
+    assert largest[least_loss.number] > limit
+    inside = [trial for trial in tuned.study.trials if largest[trial.number] <= limit]
+    assert tuned.trial.value == min(trial.value for trial in inside) == tuned.study.best_value
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii"])
+def test_several_objectives_leave_a_front_of_which_the_first_decides(panel, sampler):
+    objectives = ("loss", "procyclicality", "mean_margin")
+    spec = job(
+        f"tuning.objectives={json.dumps(objectives)}",
+        "tuning.pruner=none",
+        f"tuning.sampler={sampler}",
+        "tuning.trials=5",
+    )
+    tuned = tune_head(spec, [panel], LEVELS, 1)
+    values = {trial.number: trial.values for trial in tuned.study.trials}
+    for trial in tuned.study.trials:
+        assert trial.values == [trial.user_attrs[name] for name in objectives]
+    unbeaten = {
+        one
+        for one, own in values.items()
+        if not any(
+            other != own and all(x <= y for x, y in zip(other, own, strict=True))
+            for other in values.values()
+        )
+    }
+    front = front_table(tuned.study, objectives)
+    assert set(front["trial"]) == unbeaten
+    assert tuned.trial.values[0] == front["loss"].min()
+    assert front.columns.tolist() == ["trial", *objectives, "rounds", "learning_rate"]
