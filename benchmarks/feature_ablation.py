@@ -30,6 +30,7 @@ from margincast.scoring.pinball import pinball_loss
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec, validate_spec
 from margincast.specs.training import TrainingJob
+from margincast.training.execution.local import LocalExecution
 from margincast.training.market import Market, read_market
 from margincast.training.workload import Workload, workload_of
 
@@ -99,7 +100,9 @@ def _workload(job: TrainingJob, full: FeatureSet, market: Market, families: list
 
 
 def _replayed(workload: Workload, models: list[str], store: Path) -> Replay:
-    (made,) = replay(workload, models, threads=available_threads(), store=store).values()
+    (made,) = replay(
+        workload, models, execution=LocalExecution(available_threads()), store=store
+    ).values()
     return made
 
 

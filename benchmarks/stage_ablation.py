@@ -28,6 +28,7 @@ from margincast.models.catalogue import OURS
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import load_spec, validate_spec
 from margincast.specs.training import TrainingJob
+from margincast.training.execution.local import LocalExecution
 from margincast.training.market import read_market
 from margincast.training.workload import Workload, workload_of
 
@@ -89,7 +90,9 @@ def _changed(job: TrainingJob, changes: dict[str, Any]) -> TrainingJob:
 
 
 def _replayed(workload: Workload, model: str, store: Path) -> Replay:
-    (made,) = replay(workload, [model], threads=available_threads(), store=store).values()
+    (made,) = replay(
+        workload, [model], execution=LocalExecution(available_threads()), store=store
+    ).values()
     return made
 
 

@@ -16,6 +16,7 @@ from margincast.models.catalogue import make_forecaster
 from margincast.models.horizons import horizon_crossings, rearranged
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
+from margincast.training.execution.local import LocalExecution
 from margincast.training.workload import Workload, build_workload
 
 WORKSPACE = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ def workload(market) -> Workload:
 
 def replayed(workload: Workload, models: Sequence[str], **options: Any) -> Replay:
     """Replay a workload of one horizon."""
-    (made,) = replay(workload, models, threads=1, **options).values()
+    (made,) = replay(workload, models, execution=LocalExecution(1), **options).values()
     return made
 
 
@@ -239,7 +240,7 @@ def test_a_horizon_added_later_costs_no_other_a_fit(workload, several, tmp_path)
     alone = replayed(workload, MODELS, store=tmp_path)
     before, seen = files_in(tmp_path), []
     both = replay(
-        several, MODELS, threads=1, store=tmp_path,
+        several, MODELS, execution=LocalExecution(1), store=tmp_path,
         on_fold=lambda name, minutes, fold: seen.append((minutes, name, fold.start.day)),
     )  # fmt: skip
     assert list(both) == [30, 120]
@@ -266,7 +267,7 @@ def test_every_horizon_learns_from_what_its_own_labels_allow(several):
 
 
 def test_what_is_handed_back_is_in_order_between_horizons(several, market, tmp_path):
-    both = replay(several, MODELS, threads=1, store=tmp_path)
+    both = replay(several, MODELS, execution=LocalExecution(1), store=tmp_path)
     before = files_in(tmp_path)
     single = {
         minutes: replayed(
@@ -287,7 +288,7 @@ def test_end_points_are_left_as_they_are(market, tmp_path):
     terminal = "target.kind=terminal"
     both = replay(
         workload_of(market, "target.horizons=[30m, 2h]", terminal),
-        ("static",), threads=1, store=tmp_path,
+        ("static",), execution=LocalExecution(1), store=tmp_path,
     )  # fmt: skip
     before = files_in(tmp_path)
     for minutes, made in both.items():

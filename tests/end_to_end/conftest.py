@@ -15,6 +15,7 @@ from margincast.data.simulated.market import simulate_market, write_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
+from margincast.training.workload import Workload, build_workload
 
 SMALL = (
     "target.horizons=[10m, 30m]",
@@ -102,6 +103,12 @@ def small(market: Path) -> list[str]:
 def small_job(workspace: Path) -> TrainingJob:
     """The same job as a spec."""
     return load_spec(workspace / "training" / "demo.toml", TrainingJob, SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_workload(small_job: TrainingJob, workspace: Path, market: Path) -> Workload:
+    """The small job's data, features and outcomes."""
+    return build_workload(small_job, workspace, market)
 
 
 @dataclass(frozen=True)

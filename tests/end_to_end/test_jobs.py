@@ -31,6 +31,7 @@ from margincast.serving.ledger import LEDGER, Ledger
 from margincast.serving.manifest import BundleMetadata, verify_bundle
 from margincast.serving.promotion import promote
 from margincast.serving.registry import Registry
+from margincast.training.execution.local import LocalExecution
 from margincast.training.tracking import MAXIMUM_METRICS
 from margincast.training.workload import build_workload, forecaster_for
 
@@ -598,14 +599,17 @@ def shaken_market(market: Path, folder: Path, after: datetime) -> Path:
     return folder
 
 
-def test_nothing_known_later_changes_a_feature_or_forecast(workspace, small_job, market, tmp_path):
+def test_nothing_known_later_changes_a_feature_or_forecast(
+    workspace, small_workload, trained, market, tmp_path
+):
     moment = datetime(2026, 1, 7, 12, tzinfo=UTC)
     shaken = shaken_market(market, tmp_path / "shaken", moment)
-    job = small_job
     frames, forecasts = [], []
-    for number, root in enumerate((market, shaken)):
-        workload = build_workload(job, workspace, root)
-        made = replay(workload, MODELS, threads=1, store=tmp_path / f"store{number}")
+    for workload, store in (
+        (small_workload, trained.out / ".folds"),
+        (build_workload(small_workload.job, workspace, shaken), tmp_path / "store"),
+    ):
+        made = replay(workload, MODELS, execution=LocalExecution(1), store=store)
         frames.append(workload.frame.query("ts <= @moment"))
         until = (made[30].panel.frame["ts"] <= moment).to_numpy()
         forecasts.append(
@@ -623,9 +627,9 @@ def test_nothing_known_later_changes_a_feature_or_forecast(workspace, small_job,
         assert not np.array_equal(later, shaken_later)
 
 
-def test_a_bundle_is_the_same_bytes_for_one_thread_and_two(workspace, small_job, market, tmp_path):
+def test_a_bundle_is_the_same_bytes_for_one_thread_and_two(small_workload, small_job, tmp_path):
     job = small_job
-    workload = build_workload(job, workspace, market)
+    workload = small_workload
     panels = {minutes: panel.rows(panel.labelled) for minutes, panel in workload.panels.items()}
     metadata = BundleMetadata(
         job=job.name,

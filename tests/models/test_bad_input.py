@@ -44,6 +44,7 @@ from margincast.models.checks import (
 from margincast.models.protocol import Forecaster, Panel
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
+from margincast.training.execution.local import LocalExecution
 from margincast.training.tuning.tune import tune_head
 from margincast.training.workload import Workload, build_workload
 
@@ -371,13 +372,18 @@ def spoilt(workload: Workload, at: str) -> Workload:
 def test_a_backtest_refuses_to_learn_from_an_infinite_feature(workload, tmp_path):
     """Also with a model that would not have noticed."""
     with pytest.raises(InputError, match="is inf for SIM-BTC at 2026-01-03 12:00 UTC"):
-        replay(spoilt(workload, "2026-01-03 12:00"), ("static",), threads=1, store=tmp_path)
+        replay(
+            spoilt(workload, "2026-01-03 12:00"),
+            ("static",),
+            execution=LocalExecution(1),
+            store=tmp_path,
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_backtest_forecasts_all_but_the_decision_with_an_infinite_feature(workload, tmp_path):
     bad, models = spoilt(workload, "2026-01-04 12:00"), ("static", "ewma_fhs")
-    made = replay(bad, models, threads=1, store=tmp_path)[30]
+    made = replay(bad, models, execution=LocalExecution(1), store=tmp_path)[30]
     at = (made.panel.frame["ts"] == pd.Timestamp("2026-01-04 12:00", tz="UTC")).to_numpy()
     assert at.sum() == 1
     for forecast in made.forecasts.values():

@@ -5,18 +5,16 @@ it stopped. The replay forecasts every decision of the test period, also those w
 Horizons are fitted and stored one by one; only what is handed back is in order between them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
 
-from margincast.core.digest import digest_of, digest_of_file
+from margincast.core.digest import digest_of
 from margincast.core.errors import InsufficientHistoryError
+from margincast.core.execution import Execution
 from margincast.core.time import format_minutes
 from margincast.core.types import FloatArray, Side
 from margincast.models.catalogue import make_forecaster
@@ -24,18 +22,9 @@ from margincast.models.checks import forecast_of, require_trainable
 from margincast.models.horizons import rearranged
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.training import TrainingJob
+from margincast.training.execution.environment import code_digest, library_versions
 from margincast.training.splits import Fold, walk_forward
 from margincast.training.workload import Workload
-
-FITTING_LIBRARIES = (
-    "arch",
-    "lightgbm",
-    "numpy",
-    "polars",
-    "quantile-forest",
-    "scikit-learn",
-    "scipy",
-)
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,7 @@ def replay(
     workload: Workload,
     models: Sequence[str],
     *,
-    threads: int,
+    execution: Execution,
     store: Path,
     on_fold: Callable[[str, int, Fold], None] = lambda _model, _horizon_minutes, _fold: None,
 ) -> dict[int, Replay]:
@@ -86,7 +75,8 @@ def replay(
     Args:
         workload: data, features and outcomes of a job.
         models: names of forecasters.
-        threads: cores to use: that many models are fitted side by side, one thread each.
+        execution: where models are fitted side by side: refits of different models and folds know
+            nothing of each other.
         store: folder where finished folds are kept; those of the same spec, data and model are
             taken from it.
         on_fold: called with model, horizon and fold when a model has done a fold.
@@ -99,29 +89,35 @@ def replay(
         InputError: history that nothing may be learned from.
     """
     job, target = workload.job, workload.job.target
-    folds = {minutes: walk_forward_folds(job, panel) for minutes, panel in workload.panels.items()}
-    parts: dict[tuple[str, int, int], TailForecast] = {}
-    missing: list[_Task] = []
+    folds = {
+        minutes: tuple(walk_forward_folds(job, panel)) for minutes, panel in workload.panels.items()
+    }
+    parts: dict[_Task, TailForecast] = {}
+    missing: dict[_Task, Path] = {}
     for minutes, of_horizon in folds.items():
         identity = _identity(workload, minutes)
         for number, fold in enumerate(of_horizon):
             for name in models:
+                task = _Task(name, minutes, number)
                 path = store / f"{digest_of([identity, name, number])[:24]}.npz"
                 stored = _load(path, target.sides, target.levels)
                 if stored is None:
-                    missing.append(_Task(name, minutes, number, fold, path))
+                    missing[task] = path
                 else:
-                    parts[name, minutes, number] = stored
+                    parts[task] = stored
                     on_fold(name, minutes, fold)
-    for task in _forecast_all(missing, workload, threads):
-        made = _load(task.path, target.sides, target.levels)
-        assert made is not None, f"{task.path} was written a moment ago"
-        parts[task.name, task.horizon_minutes, task.number] = made
-        on_fold(task.name, task.horizon_minutes, task.fold)
+    shared = {
+        minutes: _Horizon(job, panel, folds[minutes], workload.overlap(minutes))
+        for minutes, panel in workload.panels.items()
+    }
+    for task, forecast in execution.map(_forecast, shared, list(missing)):
+        _save(missing[task], forecast)
+        parts[task] = forecast
+        on_fold(task.name, task.horizon_minutes, folds[task.horizon_minutes][task.number])
     forecasts: dict[int, dict[str, TailForecast]] = {minutes: {} for minutes in folds}
     for name in models:
         joined = {
-            minutes: _join([parts.pop((name, minutes, i)) for i in range(len(of_horizon))])
+            minutes: _join([parts.pop(_Task(name, minutes, i)) for i in range(len(of_horizon))])
             for minutes, of_horizon in folds.items()
         }
         for minutes, forecast in (rearranged(joined) if target.monotone else joined).items():
@@ -140,46 +136,27 @@ def _replay_of(panel: Panel, folds: Sequence[Fold], forecasts: dict[str, TailFor
 
 @dataclass(frozen=True)
 class _Task:
-    """One model for one horizon at one refit, and where its forecasts are kept."""
+    """One model for one horizon at one refit."""
 
     name: str
     horizon_minutes: int
     number: int
-    fold: Fold
-    path: Path
 
 
-def _forecast_all(tasks: Sequence[_Task], workload: Workload, threads: int) -> Iterator[_Task]:
-    """Do tasks side by side and yield each when its forecasts are kept.
+@dataclass(frozen=True)
+class _Horizon:
+    """What every model of a horizon works on."""
 
-    Refits of different models and folds know nothing of each other, so one process a core with one
-    thread each uses the cores fully; LightGBM's own threads do not (its rows are too few), and
-    collapse when cores are shared. The panel is mapped into memory once for all processes.
-    """
-    processes = max(1, min(threads, len(tasks)))
-    with parallel_config(backend="loky", inner_max_num_threads=max(1, threads // processes)):
-        done: Iterator[_Task] = Parallel(
-            n_jobs=processes, return_as="generator_unordered", mmap_mode="r", pre_dispatch="n_jobs"
-        )(
-            delayed(_forecast)(
-                task,
-                workload.job,
-                workload.panels[task.horizon_minutes],
-                workload.overlap(task.horizon_minutes),
-                threads // processes,
-            )
-            for task in tasks
-        )
-        yield from done
+    job: TrainingJob
+    panel: Panel
+    folds: tuple[Fold, ...]
+    overlap: float
 
 
-def _forecast(task: _Task, job: TrainingJob, panel: Panel, overlap: float, threads: int) -> _Task:
-    """Fit one model and keep its forecasts of one fold; the model is freed before that counts.
-
-    (Python drops an interrupt that arrives while an object is being freed, and people press Ctrl-C
-    when they see a fold finish.)
-    """
-    fold = task.fold
+def _forecast(shared: Mapping[int, _Horizon], task: _Task, threads: int) -> TailForecast:
+    """Fit one model and forecast one fold; runs wherever tasks run."""
+    of_horizon = shared[task.horizon_minutes]
+    job, panel, fold = of_horizon.job, of_horizon.panel, of_horizon.folds[task.number]
     training = panel.rows(fold.training)
     # from the end of training on: models with a memory know what has happened since
     since = panel.decided < np.datetime64(fold.end.replace(tzinfo=None), "us")
@@ -187,19 +164,21 @@ def _forecast(task: _Task, job: TrainingJob, panel: Panel, overlap: float, threa
         since &= panel.decided > training.decided.max()
     target = job.target
     model = make_forecaster(
-        task.name, job.model, target.sides, target.levels, overlap=overlap, threads=threads
+        task.name,
+        job.model,
+        target.sides,
+        target.levels,
+        overlap=of_horizon.overlap,
+        threads=threads,
     )
     try:
         require_trainable(training, target.sides, target.levels)
-        forecast = forecast_of(model.fit(training), panel.rows(since)).rows(fold.test[since])
+        return forecast_of(model.fit(training), panel.rows(since)).rows(fold.test[since])
     except InsufficientHistoryError as error:
         raise InsufficientHistoryError(
             f"{_of_horizon(task, job)}, refit of {fold.start:%F} ({len(training):,} decisions of "
             f"history): {error}"
         ) from None
-    del model
-    _save(task.path, forecast)
-    return task
 
 
 def _of_horizon(task: _Task, job: TrainingJob) -> str:
@@ -224,18 +203,9 @@ def _identity(workload: Workload, horizon_minutes: int) -> str:
             workload.market.digest,
             job.data.model_dump(mode="json", include={"symbols", "book_known_after"}),
             code_digest(),
-            {name: version(name) for name in FITTING_LIBRARIES},
+            library_versions(),
         ]
     )
-
-
-@cache
-def code_digest() -> str:
-    """SHA-256 of the package's own source: a changed model must not find its old forecasts."""
-    package = Path(__file__).resolve().parents[1]
-    rooms = ("core", "data", "features", "models", "training")
-    files = [path for room in rooms for path in sorted((package / room).rglob("*.py"))]
-    return digest_of({str(path.relative_to(package)): digest_of_file(path) for path in files})
 
 
 def _join(parts: Sequence[TailForecast]) -> TailForecast:

@@ -16,6 +16,7 @@ from margincast.cli.governance import ledger_app, promote, rollback
 from margincast.cli.options import (
     LOCAL_STORE,
     CacheOption,
+    ClusterOption,
     DataOption,
     OutOption,
     SetOption,
@@ -106,11 +107,14 @@ def train(
     out: OutOption = None,
     overrides: SetOption = None,
     cache: CacheOption = None,
+    *,
+    cluster: ClusterOption = None,
 ) -> None:
     """Train, backtest, track in MLflow, register, and pass the gate (exit 1 if it fails)."""
     from margincast.jobs import train as job
 
-    finish(job.run(spec, data, out, overrides or [], cache).backtest.verdict.passed)
+    result = job.run(spec, data, out, overrides or [], cache, cluster=cluster)
+    finish(result.backtest.verdict.passed)
 
 
 @app.command()
@@ -125,11 +129,12 @@ def backtest(
         Optional[Path],  # noqa: UP045
         typer.Option("--policy", help="Margin policy to replay behind it.", metavar="POLICY.toml"),
     ] = None,
+    cluster: ClusterOption = None,
 ) -> None:
     """Walk forward over the test period: forecasts.parquet, summary.json, report.html."""
     from margincast.jobs import backtest as job
 
-    job.backtest(spec, data, out, overrides or [], cache, policy=policy)
+    job.backtest(spec, data, out, overrides or [], cache, policy=policy, cluster=cluster)
 
 
 @app.command()

@@ -21,6 +21,12 @@ CacheOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--cache", help="Folder of built features, or 'none'.", metavar="DIR"),
 ]
+ClusterOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--cluster", help="Dask scheduler whose workers fit; default: here.", metavar="ADDRESS"
+    ),
+]
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", help="Folder with the specs and mlruns/.", metavar="DIR")
 ]

@@ -29,6 +29,10 @@ class SpecError(InputError):
         noun = "problem" if count == 1 else "problems"
         super().__init__(f"{source}: {count} {noun} in this spec:\n{lines}")
 
+    def __reduce__(self) -> tuple[type["SpecError"], tuple[str, tuple[str, ...]]]:
+        """Travel between processes whole."""
+        return type(self), (self.source, self.problems)
+
 
 class InsufficientHistoryError(InputError):
     """Too little history for a level; says how much there is and how much is needed."""

@@ -41,10 +41,12 @@ def backtest(
     cache: str | None = None,
     *,
     policy: Path | None = None,
+    cluster: str | None = None,
 ) -> Backtest:
     """Run the backtest of a training job and write forecasts, summary, evidence and report.
 
-    With a margin policy, what it would have published is replayed and judged as well.
+    With a margin policy, what it would have published is replayed and judged as well. Refits run on
+    a Dask cluster where one is named.
 
     Raises:
         InputError: see the rooms it walks through.
@@ -52,11 +54,12 @@ def backtest(
     job = load_spec(spec, TrainingJob, overrides)
     setting = Setting.of(spec, data, out, job.name, cache)
     replayed = None if policy is None else read_policy(policy, job)
-    workload = prepare(job, setting)
-    if replayed is not None:
-        for symbol in workload.frame["symbol"].unique():
-            tiers_for(replayed.schedule, str(symbol))
-    result = run_backtest(workload, setting, replayed)
+    with setting.on(cluster) as placed:
+        workload = prepare(job, placed)
+        if replayed is not None:
+            for symbol in workload.frame["symbol"].unique():
+                tiers_for(replayed.schedule, str(symbol))
+        result = run_backtest(workload, placed, replayed)
     print_result(result, job)
     output.print(f"report: {result.report}", soft_wrap=True)
     return result
@@ -154,7 +157,7 @@ def run_backtest(
         made = replay(
             workload,
             models,
-            threads=setting.threads,
+            execution=setting.execution,
             store=setting.out / FOLDS,
             on_fold=count,
         )

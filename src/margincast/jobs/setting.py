@@ -1,14 +1,19 @@
-"""Where a job runs: workspace, data folder, output folder, threads."""
+"""Where a job runs: workspace, data folder, output folder, threads, and on which machines."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from margincast.core.errors import InputError
+from margincast.core.execution import Execution
 from margincast.core.threads import available_threads
 from margincast.features.cache import FeatureCache
 from margincast.jobs.console import say
 from margincast.specs.loading import find_workspace
+from margincast.training.execution.local import LocalExecution
+from margincast.training.execution.opening import open_execution
 
 DATA_VARIABLE = "MARGINCAST_DATA"
 CACHE = Path(".margincast") / "features"
@@ -25,6 +30,7 @@ class Setting:
         root: folder that data paths start at.
         out: folder that results go to.
         threads: OpenMP threads.
+        execution: where refits and other work that can be done side by side run.
         data_named: whether ``--data`` named the root; a spec's simulated market yields to it.
         cache: built features; None where none are kept.
     """
@@ -33,6 +39,7 @@ class Setting:
     root: Path
     out: Path
     threads: int
+    execution: Execution
     data_named: bool
     cache: FeatureCache | None = None
 
@@ -65,14 +72,28 @@ class Setting:
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file; --out takes a folder")
         kept = _cache_folder(cache, workspace)
+        threads = available_threads()
         return cls(
             workspace,
             (named or workspace).resolve(),
             target,
-            available_threads(),
+            threads,
+            LocalExecution(threads),
             data_named=data is not None,
             cache=None if kept is None else FeatureCache(kept, read_only=not keeps_features),
         )
+
+    @contextmanager
+    def on(self, cluster: str | None) -> Iterator["Setting"]:
+        """Run on a Dask cluster while this lasts, where one is named (``--cluster``).
+
+        Raises:
+            InputError: the cluster cannot be used.
+        """
+        with open_execution(cluster, self.threads) as execution:
+            if cluster is not None:
+                say(f"on {execution.description}")
+            yield replace(self, execution=execution)
 
     def say_what_was_reused(self) -> None:
         """Say how many features were read back, where any could be, and why some were not kept."""

@@ -53,14 +53,22 @@ def run(
     out: Path | None,
     overrides: Sequence[str],
     cache: str | None = None,
+    *,
+    cluster: str | None = None,
 ) -> Training:
     """Run a training job; see the module and ``training/README.md``.
+
+    Refits run on a Dask cluster where one is named.
 
     Raises:
         InputError: see the rooms it walks through; nothing is registered then.
     """
     job = load_spec(spec, TrainingJob, overrides)
-    setting = Setting.of(spec, data, out, job.name, cache)
+    with Setting.of(spec, data, out, job.name, cache).on(cluster) as setting:
+        return _train(job, setting)
+
+
+def _train(job: TrainingJob, setting: Setting) -> Training:
     usage = Usage()
     with usage.phase("data"):
         workload = prepare(job, setting)

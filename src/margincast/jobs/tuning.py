@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from margincast.backtest.confidence_set import model_confidence_set
-from margincast.backtest.replay import code_digest, walk_forward_folds
+from margincast.backtest.replay import walk_forward_folds
 from margincast.core.digest import canonical_json
 from margincast.core.errors import InputError
 from margincast.jobs.console import progress, say
 from margincast.jobs.setting import Setting
 from margincast.models.catalogue import OURS
 from margincast.models.margincast import MargincastForecaster
+from margincast.training.execution.environment import code_digest
 from margincast.training.tracking import Run, Tracker
 from margincast.training.tracking.study import FOLDER, log_study
 from margincast.training.tuning.selection import (
