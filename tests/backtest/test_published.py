@@ -12,10 +12,12 @@ from margincast.core.errors import InputError
 from margincast.margin.levels import margin_levels_for
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.loading import load_spec, validate_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.serving import BaseSchedule, MarginPolicy, Publication
 
 WORKSPACE = Path(__file__).resolve().parents[2]
-POLICY = load_spec(WORKSPACE / "serving" / "perp-8h.toml", MarginPolicy)
+SHIPPED = load_spec(WORKSPACE / "serving" / "perp-8h.toml", MarginPolicy)
+POLICY = SHIPPED.model_copy(update={"long_run": None, "speed": None, "publication": None})
+"""Without memory: every margin can be made from its own decision."""
 SCHEDULE = load_spec(WORKSPACE / POLICY.schedule.file, BaseSchedule)
 SIDES = ("long", "short")
 LEVELS = (0.99, 0.999)
@@ -25,14 +27,9 @@ HOURS = 60
 
 def changed(**sections):
     raw = POLICY.model_dump(mode="json")
-    return validate_spec(
-        {
-            key: value | sections.get(key, {}) if key in sections else value
-            for key, value in raw.items()
-        },
-        MarginPolicy,
-        "changed",
-    )
+    raw |= {key: (raw[key] or {}) | value for key, value in sections.items()}
+    known = {key: value for key, value in raw.items() if value is not None}
+    return validate_spec(known, MarginPolicy, "changed")
 
 
 @pytest.fixture
@@ -56,8 +53,11 @@ def forecast(panel):
     return TailForecast(SIDES, LEVELS, quantiles)
 
 
-def published(panel, forecast, policy=POLICY, every=timedelta(hours=1), tier=1):
-    return published_margin(panel, forecast, SCHEDULE, policy, tier=tier, publish_every=every)
+def published(panel, forecast, policy=POLICY, every="1h", tier=1):
+    policy = policy.model_copy(
+        update={"publication": Publication.model_validate({"every": every, "hold": 0.0})}
+    )
+    return published_margin(panel, forecast, SCHEDULE, policy, tier=tier, history=panel)
 
 
 @pytest.mark.parametrize("sides", ["each", "larger"])
@@ -71,40 +71,50 @@ def test_every_margin_is_the_one_serving_publishes_from_that_decision(panel, for
         for i, side in enumerate(SIDES):
             levels = margin_levels_for(symbol, side, known, SCHEDULE, policy, data_age=timedelta(0))
             own = levels[tier - 1]
-            assert made.rates[i, row] == own.mmr
             assert made.fallback[i, row] == (own.status == "fallback")
+            if made.fallback[i, row]:
+                before = made.rates[i, row - len(CONTRACTS)] if row >= len(CONTRACTS) else 0.0
+                assert made.rates[i, row] == max(own.mmr, before)
+            else:
+                assert made.rates[i, row] == own.mmr
     assert made.fallback.any()
     assert not made.fallback.all()
 
 
 def test_between_publications_the_last_one_stays_in_force(panel, forecast):
     policy = changed(staleness={"max_data_age": "4h"})
-    made = published(panel, forecast, policy, every=timedelta(hours=4))
+    made = published(panel, forecast, policy, every="4h")
     each = published(panel, forecast, policy)
     hour = (panel.frame["ts"].dt.hour % 4).to_numpy()
     first = np.flatnonzero(hour == 0)
-    np.testing.assert_array_equal(made.rates[:, first], each.rates[:, first])
+    forecast_used = ~each.fallback[:, first]
+    np.testing.assert_array_equal(
+        made.rates[:, first][forecast_used], each.rates[:, first][forecast_used]
+    )
     for contract in range(len(CONTRACTS)):
         own = made.rates[:, contract :: len(CONTRACTS)]
         blocks = own.reshape(2, -1, 4)
         assert (blocks == blocks[:, :, :1]).all()
 
 
-def test_what_is_older_than_the_policy_allows_gives_way_to_the_base_schedule(panel, forecast):
-    policy = changed(staleness={"max_data_age": "2h"})
-    made = published(panel, forecast, policy, every=timedelta(hours=6))
-    age = (panel.frame["ts"].dt.hour % 6).to_numpy()
-    assert made.fallback[:, age > 2].all()
-    assert (made.rates[:, age > 2] == made.base[age > 2]).all()
-    assert not made.fallback[:, age <= 2].all()
+def test_a_contract_that_falls_silent_keeps_the_larger_of_its_last_margin_and_the_schedule(
+    panel, forecast
+):
+    names = panel.frame["symbol"].to_numpy()
+    silent = (names == "NEWUSDT") & (np.arange(len(panel)) >= 40) & (np.arange(len(panel)) < 100)
+    rows = np.flatnonzero(~silent)
+    made = published(panel.rows(rows), forecast.rows(rows))
+    own = np.flatnonzero(names[rows] == "NEWUSDT")
+    # the first decision after the pause is no fallback; before it nothing is decided
+    back = own[rows[own] >= 100][0]
+    assert not made.fallback[0, back]
+    assert (made.rates >= made.base)[made.fallback].all()
 
 
 def test_what_comes_later_changes_no_margin(panel, forecast):
-    whole = published(panel, forecast, every=timedelta(hours=3))
+    whole = published(panel, forecast, every="3h")
     cut = 71
-    part = published(
-        panel.rows(np.arange(cut)), forecast.rows(np.arange(cut)), every=timedelta(hours=3)
-    )
+    part = published(panel.rows(np.arange(cut)), forecast.rows(np.arange(cut)), every="3h")
     np.testing.assert_array_equal(whole.rates[:, :cut], part.rates)
 
 

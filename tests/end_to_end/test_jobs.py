@@ -727,7 +727,7 @@ def test_a_stale_contract_falls_back_alone(score, market, tmp_path):
     assert list(status["SIM-ETH"]) == ["fallback"]
     stale = levels[levels["symbol"] == "SIM-ETH"]
     assert stale["reason"].str.contains("stale data: 1:00:00 old, allowed 5m").all()
-    assert (stale["multiplier"] == 1.0).all()
+    assert (stale["multiplier"] >= 1.0).all()  # the schedule, or the last margin
     assert (stale["data_as_of"] == ends["SIM-ETH"]).all()
     assert len(levels) == len(everything)
     assert "fall back to the base schedule" in ending.errors

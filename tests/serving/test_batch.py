@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from margincast.backtest.published import published_margin
 from margincast.core.errors import CheckFailedError, InputError
 from margincast.margin.levels import fallback_levels, margin_levels_for
 from margincast.margin.liquidation_cost import Book
@@ -120,6 +121,41 @@ def test_every_row_is_the_margin_level_of_its_contract_side_and_tier():
                 assert json.loads(found["steps"])[-1]["value_after"] == expected.mmr
                 row += 1
     assert row == len(levels)
+
+
+def test_the_margin_of_tonight_is_the_one_a_backtest_replays():
+    """With everything a policy remembers: limits of speed, hold, history."""
+    hours = 100
+    rng = np.random.default_rng(3)
+    ts = pd.date_range(AT - timedelta(hours=hours - 1), AT, freq="h", unit="us")
+    frame = pd.DataFrame(
+        {
+            "symbol": np.tile(["BTCUSDT", "XRPUSDT"], hours),
+            "ts": np.repeat(ts, 2),
+            "volatility": rng.lognormal(-3.5, 0.8, 2 * hours),
+        }
+    )
+    panel = Panel.of_decisions(frame, {"volatility": "fraction"}, ("long", "short"))
+    forecaster = HorizonForecaster("twice_for_shorts", {480: TwiceForShorts()}, monotone=True)
+    past = pd.date_range(AT - timedelta(days=200), AT, freq="h", unit="us")
+    names = {"symbol": np.tile(["BTCUSDT", "XRPUSDT"], len(past)), "ts": np.repeat(past, 2)}
+    outcome = rng.exponential(0.01, 2 * len(past))
+    known = np.repeat(past.tz_localize(None).to_numpy(), 2) + np.timedelta64(8, "h")
+    sides = dict.fromkeys(("long", "short"), outcome)
+    history = Panel(pd.DataFrame(names), {}, sides, outcome, known)
+    levels = score(
+        {480: panel}, forecaster, POLICY, SCHEDULE, at=AT, books={}, origin=ORIGIN, history=history
+    )
+    assert {"speed limit", "long-run floor"} & set(levels["binding_rule"])
+    forecast = forecaster.predict({480: panel})[480]
+    for tier in (1, 2, 3):
+        replayed = published_margin(
+            panel, forecast, SCHEDULE, POLICY, tier=tier, history=history
+        ).rates[:, -2:]
+        found = levels[levels["tier"] == tier].set_index(["side", "symbol"])["mmr"]
+        for i, side in enumerate(("long", "short")):
+            for j, symbol in enumerate(("BTCUSDT", "XRPUSDT")):
+                assert found[side, symbol] == replayed[i, j]
 
 
 def test_the_level_of_the_policy_is_used_and_no_other():

@@ -55,7 +55,7 @@ def published_figures(
     policy: MarginPolicy,
     *,
     spacing: timedelta,
-    publish_every: timedelta,
+    history: Panel,
     tiers: tuple[int, ...] = (1, 2, 3),
 ) -> PublishedFigures:
     """Replay a policy behind a model's forecasts and judge what would have been published.
@@ -69,7 +69,7 @@ def published_figures(
         schedule: the base schedule.
         policy: the margin policy.
         spacing: time between a contract's decisions.
-        publish_every: see :func:`~margincast.backtest.published.published_margin`.
+        history: see :func:`~margincast.backtest.published.published_margin`.
         tiers: notional tiers to replay.
 
     Raises:
@@ -83,7 +83,12 @@ def published_figures(
     by_margin, by_contract = [], []
     for tier in tiers:
         made = published_margin(
-            panel, forecast, schedule, policy, tier=tier, publish_every=publish_every
+            panel,
+            forecast,
+            schedule,
+            policy,
+            tier=tier,
+            history=history,
         )
         known = panel.labelled
         losses = made.losses(outcomes)

@@ -10,5 +10,7 @@ Side = Literal["long", "short"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+Times = npt.NDArray[np.datetime64]
+"""UTC without a time zone, as numpy keeps it."""
 
 SIDES: tuple[Side, ...] = ("long", "short")

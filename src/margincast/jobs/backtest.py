@@ -222,7 +222,7 @@ def _validations(
                     policy.schedule,
                     policy.policy,
                     spacing=workload.spacing,
-                    publish_every=workload.spacing,
+                    history=workload.panels[minutes],
                 )
                 found[minutes] = found[minutes].with_published(figures)
     return found

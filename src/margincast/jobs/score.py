@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +165,7 @@ def _scored(
     version = f"{name}/{champion.version.version}"
     count, latest = known["symbol"].nunique(), known["ts"].max()
     say(f"{version}: {count} contracts, data as of {latest:%F %H:%M} UTC")
-    panels = _since_training(replace(table, frame=known), market, job, bundle.manifest)
+    panels, history = _decisions(replace(table, frame=known), market, job, bundle.manifest)
     origin = Origin(version, feature_set.digest(), policy_hash(policy, schedule))
     levels = score(
         panels,
@@ -175,6 +175,7 @@ def _scored(
         at=at,
         books=_books(policy, market.sources.books, at),
         origin=origin,
+        history=history[policy.model.horizon // timedelta(minutes=1)],
     )
     undecided = {} if places.symbols else dict.fromkeys(_named(schedule), NOT_KNOWN)
     undecided |= dict.fromkeys([] if places.symbols else bundle.specs.get("contracts", ()), NO_DATA)
@@ -190,12 +191,16 @@ def _scored(
     return pd.concat([levels, *others]).sort_values(["symbol", "side", "tier"], ignore_index=True)
 
 
-def _since_training(
+def _decisions(
     table: FeatureTable, market: Market, job: TrainingJob, manifest: Manifest
-) -> dict[int, Panel]:
-    """Decisions the models have not seen, with what is known to have followed at every horizon.
+) -> tuple[dict[int, Panel], dict[int, Panel]]:
+    """Decisions the models have not seen, and all, with what is known to have followed.
 
-    Every contract's newest decision is among them, also where it lies before the end of training.
+    Every contract's newest decision is among the first, also where it lies before the end of
+    training.
+
+    Returns:
+        Both per horizon in minutes.
     """
     target = job.target
     outcomes = {
@@ -209,7 +214,7 @@ def _since_training(
     any_panel = next(iter(panels.values()))
     unseen = any_panel.decided > np.datetime64(manifest.metadata.trained_until, "us")
     unseen[latest_rows(any_panel.frame)] = True
-    return {minutes: panel.rows(unseen) for minutes, panel in panels.items()}
+    return {minutes: panel.rows(unseen) for minutes, panel in panels.items()}, panels
 
 
 def _named(schedule: BaseSchedule) -> set[str]:

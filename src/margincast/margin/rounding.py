@@ -7,7 +7,10 @@ decimal that denotes it (what ``repr`` prints), and the arithmetic on it is exac
 import math
 from fractions import Fraction
 
+import numpy as np
+
 from margincast.core.errors import InputError
+from margincast.core.types import FloatArray
 
 
 def exact(value: float) -> Fraction:
@@ -44,3 +47,18 @@ def round_up(value: float | Fraction, step: float) -> float:
         raise InputError(f"the step of a publication grid must be positive, found {step:g}")
     number = value if isinstance(value, Fraction) else exact(value)
     return float(math.ceil(number / grid) * grid)
+
+
+def rounded_up(value: FloatArray, step: float) -> FloatArray:
+    """Return :func:`round_up` of every value, to the last bit; NaN stays NaN.
+
+    A multiple ``n p / q`` of a step ``p / q`` is the correctly rounded quotient of two whole
+    numbers, so that it is the double which the decimal denotes; and as rounding keeps the order,
+    the smallest such double at or above a value belongs to the smallest multiple at or above it.
+    """
+    grid = exact(step)
+    number = np.ceil(value / step)
+    multiples = [(number + shift) * grid.numerator / grid.denominator for shift in (-1, 0, 1)]
+    return np.where(
+        multiples[0] >= value, multiples[0], np.where(multiples[1] >= value, *multiples[1:])
+    )

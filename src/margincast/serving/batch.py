@@ -8,7 +8,7 @@ the reason: a contract is never left without a margin.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from margincast.margin.levels import MarginLevel, fallback_levels, margin_levels
 from margincast.margin.liquidation_cost import Book
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel
+from margincast.serving.background import backgrounds_at
 from margincast.serving.manifest import Manifest
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 
@@ -105,6 +106,7 @@ def score(
     at: datetime,
     books: Mapping[str, Book],
     origin: Origin,
+    history: Panel | None = None,
 ) -> pd.DataFrame:
     """Turn the latest decision of every contract into margin levels.
 
@@ -118,18 +120,23 @@ def score(
         at: moment of use, UTC; older data is stale as the policy says.
         books: latest order books, where there are any.
         origin: what to record beside every number.
+        history: outcomes that long-run rates are made of; without it they are not known.
 
     Returns:
         The ``margin_levels`` table, sorted by contract, side and tier.
     """
     minutes = policy.model.horizon // timedelta(minutes=1)
-    frame = panels[minutes].frame
-    newest = latest_rows(frame)
+    panel = panels[minutes]
+    newest = latest_rows(panel.frame)
     # all horizons are asked: what one of them may be hangs on the others
-    predicted = forecaster.predict(panels)[minutes].rows(newest)
-    decisions = frame.iloc[newest]
+    predicted = forecaster.predict(panels)[minutes]
+    moment = np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us")
+    backgrounds = backgrounds_at(
+        moment, panel, predicted, policy=policy, schedule=schedule, history=history
+    )
+    decisions = panel.frame.iloc[newest]
     level = policy.model.level
-    by_side = {side: predicted.at(side, level) for side in predicted.sides}
+    by_side = {side: predicted.at(side, level)[newest] for side in predicted.sides}
     rows = []
     for i, (symbol, ts) in enumerate(zip(decisions["symbol"], decisions["ts"], strict=True)):
         forecasts: dict[Side, float] = {side: float(by_side[side][i]) for side in by_side}
@@ -142,6 +149,7 @@ def score(
                 policy,
                 data_age=at - ts.to_pydatetime(),
                 book=books.get(symbol),
+                background=backgrounds.get((symbol, side)),
             )
             rows += [_row(row, at, ts, origin) for row in levels]
     return _table(rows)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from margincast.core.time import format_duration
 from margincast.specs.base import (
     Duration,
     Level,
@@ -161,10 +162,82 @@ class Liquidation(Spec):
     """Present: the order book is walked at the tiers' notionals; absent: the half spread is all."""
 
 
+class Drawdown(Spec):
+    """When the buffer is used: as requirements rise above their long-run level."""
+
+    starts_at: PositiveFloat
+    """Requirement over the long-run rate up to which the buffer is full."""
+    ends_at: PositiveFloat
+    """The same from which it is used up; in between it falls linearly."""
+    rebuild: Duration
+    """Time in which an empty buffer is full again; it never grows faster."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.starts_at >= self.ends_at:
+            raise ValueError(
+                f"starts_at must lie below ends_at, found {self.starts_at:g} and {self.ends_at:g}"
+            )
+        return self
+
+
 class Buffer(Spec):
     """A multiplicative buffer on forecast plus liquidation cost."""
 
     rate: NonNegativeFloat
+    drawdown: Drawdown | None = None
+    """Present: the buffer may be used in rising markets; absent: it is always there."""
+
+
+class LongRun(Spec):
+    """What a contract's own history says: its long-run rate, below which margin does not fall."""
+
+    window: Duration
+    """History looked back on."""
+    minimum_history: Duration
+    """A contract with less takes the median of the others'."""
+    floor: NonNegativeFloat
+    """Share of the long-run rate below which no margin is published."""
+    cap: PositiveFloat
+    """Multiple of the long-run rate above which a forecast is not followed."""
+
+    @model_validator(mode="after")
+    def _floor_below_cap(self) -> Self:
+        if self.floor > self.cap:
+            raise ValueError(f"floor must not lie above cap, found {self.floor:g} and {self.cap:g}")
+        return self
+
+
+class Stress(Spec):
+    """Weight of stressed observations: those of the contract's worst period in its history."""
+
+    weight: Annotated[float, Field(ge=0.0, lt=1.0)]
+    period: Duration
+    """Length of the period."""
+
+
+class Speed(Spec):
+    """How fast a published margin may move: up fast, down slowly."""
+
+    rise_per_hour: PositiveFloat
+    """Largest rise within an hour, a fraction of the margin."""
+    rise_per_day: PositiveFloat
+    """Largest rise over 24 hours."""
+    fall_half_life: Duration
+    """Time in which a margin may halve."""
+
+
+class Publication(Spec):
+    """When a new margin is published, and when it comes into force."""
+
+    every: Duration
+    """Time between publications."""
+    hold: Annotated[float, Field(ge=0.0, lt=1.0)]
+    """A margin is lowered only once it would fall by more than this share."""
+    notice_of_rise: Duration | None = None
+    """Time between publication and force of a higher margin; absent: at once."""
+    notice_of_fall: Duration | None = None
+    """The same of a lower one."""
 
 
 class Limits(Spec):
@@ -233,9 +306,39 @@ class MarginPolicy(Spec):
     forecast: ForecastUse
     liquidation: Liquidation
     buffer: Buffer
+    stress: Stress | None = None
+    long_run: LongRun | None = None
     limits: Limits
+    speed: Speed | None = None
     rounding: Rounding
+    publication: Publication | None = None
     initial: Initial
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = []
+        if self.long_run is None:
+            needing = [
+                name
+                for name, section in (
+                    ("[buffer.drawdown]", self.buffer.drawdown),
+                    ("[stress]", self.stress),
+                )
+                if section is not None
+            ]
+            problems += [f"{name} needs [long_run], which is not given" for name in needing]
+        elif self.stress is not None and self.stress.period > self.long_run.window:
+            problems.append("stress.period is longer than long_run.window")
+        notice = self.publication.notice_of_rise if self.publication is not None else None
+        if notice is not None and notice > self.model.horizon:
+            problems.append(
+                f"publication.notice_of_rise is longer than the horizon "
+                f"{format_duration(self.model.horizon)}: a higher margin would come into force "
+                "after the positions it is for are closed"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
     @model_validator(mode="after")
     def _limits_on_the_grid(self) -> Self:

@@ -1,0 +1,71 @@
+"""Notice: the time between the publication of a margin and the moment it is charged.
+
+Responsible for the rate in force. A higher margin may come into force sooner than a lower one; a
+publication that comes into force makes all before it void, also those whose time is still to come.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from margincast.core.types import BoolArray, FloatArray, Times
+from margincast.specs.serving import MarginPolicy
+
+
+@dataclass(frozen=True)
+class InForce:
+    """Rates in force and those announced; shape (k,) each.
+
+    Attributes:
+        mmr: rate in force; NaN before the first publication.
+        announced: per publication, oldest first, when it comes into force and its rates; NaT where
+            it is in force or void already.
+    """
+
+    mmr: FloatArray
+    announced: tuple[tuple[Times, FloatArray], ...]
+
+    @classmethod
+    def blank(cls, rows: int) -> "InForce":
+        """Return rows of which nothing has been published."""
+        return cls(np.full(rows, np.nan), ())
+
+    def at(self, moment: np.datetime64) -> "InForce":
+        """Return what is in force at a moment, not before any asked for earlier."""
+        if not self.announced:
+            return self
+        mmr = self.mmr
+        due = [effective <= moment for effective, _ in self.announced]  # False for NaT
+        for now, (_, rates) in zip(due, self.announced, strict=True):
+            mmr = np.where(now, rates, mmr)
+        later = []
+        overtaken = np.zeros(len(mmr), dtype=bool)
+        for now, (effective, rates) in zip(reversed(due), reversed(self.announced), strict=True):
+            overtaken |= now
+            waiting = np.where(overtaken, np.datetime64("NaT"), effective)
+            if not np.isnat(waiting).all():
+                later.append((waiting, rates))
+        return InForce(mmr, tuple(reversed(later)))
+
+    def publish(
+        self, rates: FloatArray, moment: np.datetime64, policy: MarginPolicy, *, at_once: BoolArray
+    ) -> "InForce":
+        """Announce rates.
+
+        Args:
+            rates: published at ``moment``.
+            moment: of publication, UTC.
+            policy: says how long before it comes into force a rise or fall is announced.
+            at_once: rows that wait for nothing (a first publication, a fallback), shape (k,).
+        """
+        now = self.at(moment)
+        notice = policy.publication
+        rise = notice.notice_of_rise if notice is not None else None
+        fall = notice.notice_of_fall if notice is not None else None
+        first = np.isnan(now.mmr) | at_once
+        waits = np.zeros(len(rates), dtype="timedelta64[us]")
+        if rise is not None:
+            waits[(rates > now.mmr) & ~first] = np.timedelta64(rise)
+        if fall is not None:
+            waits[(rates < now.mmr) & ~first] = np.timedelta64(fall)
+        return replace(now, announced=(*now.announced, (moment + waits, rates))).at(moment)
