@@ -340,7 +340,7 @@ def test_init_never_overwrites(command, workspace):
 def test_the_interface_without_a_store_says_what_to_run_first(command, tmp_path):
     ending = command("ui", "--workspace", tmp_path)
     assert ending.code == 2
-    assert ending.errors.startswith("error: no MLflow store")
+    assert ending.errors.startswith("error: there is no MLflow store")
 
 
 def test_help_loads_nothing_heavy():

@@ -209,6 +209,28 @@ def sync(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...")],
+    *,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Compare with this one; default: the first.", metavar="RUN"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit 1 if a run loses more, beyond chance.")
+    ] = False,
+    workspace: WorkspaceOption = Path(),
+    uri: UriOption = LOCAL_STORE,
+) -> None:
+    """Compare runs (id, name, model/3, model@champion) on the decisions they share."""
+    from margincast.jobs import compare as job
+
+    found = job.run(runs, workspace, uri, against=against, as_json=as_json)
+    finish(not (fail_if_worse and any(one.worse for one in found.others)))
+
+
+@app.command()
 def ui(
     workspace: WorkspaceOption = Path(),
     uri: UriOption = LOCAL_STORE,

@@ -12,14 +12,23 @@ from margincast.core.time import add_step
 from margincast.jobs.backtest import prepare, print_result, run_backtest
 from margincast.jobs.backtest_record import Backtest
 from margincast.jobs.console import output, say
+from margincast.jobs.headline import PRIMARY_METRIC
+from margincast.jobs.model_runs import log_models
 from margincast.jobs.registration import ModelRegistry, Registration
+from margincast.jobs.run_pages import (
+    TRAINED_TAG,
+    VERSION_TAG,
+    describe_experiment,
+    describe_job,
+    job_run_name,
+    stamp,
+    views,
+)
 from margincast.jobs.setting import Setting
 from margincast.jobs.train_record import (
-    KIND_TAG,
     log_evidence,
     log_folds,
     log_importance,
-    log_models,
     log_origin,
 )
 from margincast.jobs.tuning import record_tuning, tune, tuned_workload
@@ -32,6 +41,8 @@ from margincast.serving.manifest import BundleMetadata
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 from margincast.training.tracking import Tracker
+from margincast.training.tracking.pages import NOTE_TAG, show_experiment
+from margincast.training.tracking.recorded import KIND_TAG
 from margincast.training.tracking.usage import Usage
 from margincast.training.workload import Workload, forecaster_for
 
@@ -77,8 +88,9 @@ def _train(job: TrainingJob, setting: Setting) -> Training:
     # bad input must leave nothing behind, not even an empty store; a store that is down must be
     # found out before the long work
     tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace, say)
-    tags = {KIND_TAG: "training job", "margincast.job": job.name}
-    with tracker.run(f"{job.name} (job)", tags) as run:
+    trained = stamp(datetime.now(UTC))
+    tags = {KIND_TAG: "training job", "margincast.job": job.name, TRAINED_TAG: trained}
+    with tracker.run(job_run_name(job, trained), tags) as run:
         with usage.phase("tuning"):
             tuned = tune(workload, setting)
         if tuned is not None:
@@ -90,7 +102,10 @@ def _train(job: TrainingJob, setting: Setting) -> Training:
         with usage.phase("tracking"):
             log_evidence(run, result)
             log_folds(tracker, run, result, job)
-            model_runs = log_models(tracker, run, result, job)
+            model_runs = log_models(tracker, run, result, workload, trained)
+            run.set_tags({NOTE_TAG: describe_job(result, job)})
+            description = describe_experiment(job, tracker.experiment_id)
+            show_experiment(tracker, description, views(job, trained), PRIMARY_METRIC)
         say("fitting the model to register on all labelled history")
         histories = _latest_histories(workload)
         with usage.phase("final fit"):
@@ -100,8 +115,10 @@ def _train(job: TrainingJob, setting: Setting) -> Training:
         registered = _register(workload, forecaster, result, tracker, model_runs[OURS])
         run.set_tags({"margincast.gate": "passed" if result.verdict.passed else "failed"})
         if registered is not None:
-            version = registered.version
-            run.set_tags({"margincast.model_version": f"{version.name}/{version.version}"})
+            version = {VERSION_TAG: f"{registered.version.name}/{registered.version.version}"}
+            run.set_tags(version)
+            with tracker.attached(model_runs[OURS]) as model_run:
+                model_run.set_tags(version)
         run.log_metrics(usage.metrics())
         outage = tracker.outage
     print_result(result, job)

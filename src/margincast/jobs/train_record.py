@@ -1,16 +1,13 @@
 """What a training job tells MLflow: everything by which its model can be judged and made again."""
 
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 
-from margincast.backtest.daily_losses import FILE as DAILY_LOSSES
-from margincast.backtest.daily_losses import DailyLosses, write_daily_losses
 from margincast.backtest.fold_figures import fold_figures, worst_and_latest
+from margincast.core.time import format_minutes
 from margincast.jobs.backtest_record import Backtest
-from margincast.jobs.headline import headline_metrics
+from margincast.jobs.headline import as_shown, metric_name
 from margincast.jobs.setting import Setting
 from margincast.models._plots import draw_contributions, draw_importances
 from margincast.models.catalogue import OURS
@@ -27,9 +24,9 @@ from margincast.training.tracking.origin import (
     datasets_of,
     package_commit,
 )
+from margincast.training.tracking.recorded import KIND_TAG
 from margincast.training.workload import Workload
 
-KIND_TAG = "margincast.kind"
 COMMIT_TAG = "mlflow.source.git.commit"
 """Where the MLflow pages look for the commit of a run."""
 
@@ -75,63 +72,39 @@ def log_folds(tracker: Tracker, run: Run, result: Backtest, job: TrainingJob) ->
     table = fold_figures(result.replays, OURS, job.gate.reference)
     run.log_table(table, "folds")
     shown = worst_and_latest(table, job.tracking.fold_runs)
-    names = _fold_metrics(job)[: MAXIMUM_METRICS // len(result.replays)]
+    levels = job.target.levels[: (MAXIMUM_METRICS // len(result.replays) - 1) // 3]
     for start in shown:
         parameters: dict[str, object] = {"start": start.isoformat()}
         metrics: dict[str, float] = {}
         rows = table.loc[table["start"] == start]
         for row in rows.to_dict("records"):
-            suffix = "" if len(rows) == 1 else f"_{row['horizon_minutes']}m"
-            metrics |= {f"{name}{suffix}": row[name] for name in names}
-            counted = ("training_decisions", "decisions")
+            horizon = "" if len(rows) == 1 else format_minutes(row["horizon_minutes"])
+            metrics |= _fold_metrics(row, horizon, levels)
             parameters |= {"end": row["end"].isoformat()}
-            parameters |= {f"{name}{suffix}": row[name] for name in counted}
+            parameters |= {
+                metric_name(name, horizon): row[name]
+                for name in ("training_decisions", "decisions")
+            }
         tags = {KIND_TAG: "refit", "margincast.job": job.name}
         refit = f"refit {start:%Y-%m-%d %H:%M}"
-        past = PastRun(refit, parameters=parameters, metrics=known(metrics), tags=tags)
+        past = PastRun(refit, parameters=parameters, metrics=as_shown(metrics), tags=tags)
         tracker.log_past_run(past, run)
     return len(shown)
 
 
-def _fold_metrics(job: TrainingJob) -> list[str]:
-    of_level = ("exceedance_ratio", "pinball_ratio", "mean_forecast")
-    return [
-        "pinball_ratio",
-        *(f"{name}_{level:g}" for level in job.target.levels for name in of_level),
-    ]
-
-
-def log_models(
-    tracker: Tracker, job_run: Run, result: Backtest, job: TrainingJob
-) -> dict[str, str]:
-    """Log one run a model, ours and the peers, under the same metric names.
-
-    They stand beside the job's run and not below it, because the UI folds nested runs away.
-
-    Returns:
-        Run id per model.
-    """
-    ids = {}
-    losses = DailyLosses(result.replays)
-    for name in result.crossings:
-        tags = {
-            KIND_TAG: "model",
-            "margincast.job": job.name,
-            "margincast.job_run": job_run.run_id,
-            "margincast.model": name,
+def _fold_metrics(
+    row: Mapping[Hashable, float], horizon: str, levels: tuple[float, ...]
+) -> dict[str, float]:
+    """Return a refit's metrics, named as those of a model's run."""
+    metrics = {metric_name("pinball_ratio", horizon): row["pinball_ratio"]}
+    for level in levels:
+        metrics |= {
+            metric_name(name, horizon, level): row[f"{name}_{level:g}"]
+            for name in ("exceedance_ratio", "pinball_ratio")
         }
-        with tracker.run(name, tags) as run:
-            run.log_metrics(known(headline_metrics(result, name, job.target.levels)))
-            for minutes, evaluation in result.evaluations.items():
-                contracts = evaluation.contracts
-                table = "contracts" if len(result.evaluations) == 1 else f"contracts_{minutes}m"
-                run.log_table(contracts.loc[contracts["model"] == name], table)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / DAILY_LOSSES
-                write_daily_losses(path, losses.of(name))
-                run.log_artifact(path)
-            ids[name] = run.run_id
-    return ids
+        forecast = metric_name("mean_forecast_bps", horizon, level)
+        metrics[forecast] = row[f"mean_forecast_{level:g}"] * 1e4
+    return metrics
 
 
 def log_importance(
@@ -166,8 +139,3 @@ def log_importance(
             if importance.level == min(model.head_levels):
                 run.log_figure(draw_importances(importance), f"{name}_mean")
                 run.log_figure(draw_contributions(importance), f"{name}_decisions")
-
-
-def known(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Leave out metrics that are not known; the tables show them as such."""
-    return {name: value for name, value in metrics.items() if np.isfinite(value)}
