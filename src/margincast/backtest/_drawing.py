@@ -92,10 +92,12 @@ def new_figure(height_inches: float) -> Figure:
     return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
 
 
-def new_panels(count: int, height_inches: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels side by side that share their rows."""
+def new_panels(
+    count: int, height_inches: float, *, share_rows: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels side by side, which share their rows unless told otherwise."""
     figure = new_figure(height_inches)
-    return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    return figure, list(figure.subplots(1, count, sharey=share_rows, squeeze=False)[0])
 
 
 def name_rows(panels: Sequence[Axes], models: Sequence[str]) -> None:

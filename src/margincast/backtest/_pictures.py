@@ -71,7 +71,7 @@ def pictures_of(
             "low. No bar: the test period is too short for an interval.",
             "Dots with intervals of the exceedance ratio, a row a model and a panel a level; "
             "the values stand in the table of models.",
-            _embed(to_svg(lambda: _plots_of_models.draw_exceedance_ratios(evaluation, subject))),
+            embed(to_svg(lambda: _plots_of_models.draw_exceedance_ratios(evaluation, subject))),
         ),
         Picture(
             "Is every level as reliable as the next?",
@@ -80,7 +80,7 @@ def pictures_of(
             "promise is kept; above it the forecast was too low.",
             "Lines of observed against promised exceedances over the levels, a panel a side; the "
             "values stand in the tables by level.",
-            _embed(to_svg(lambda: _plots_of_models.draw_reliability(evaluation, subject))),
+            embed(to_svg(lambda: _plots_of_models.draw_reliability(evaluation, subject))),
         ),
         Picture(
             "What did the protection cost?",
@@ -88,7 +88,7 @@ def pictures_of(
             "error by block bootstrap; shorter is better.",
             "Bars of the pinball ratio, a row a model and a panel a level; the values stand in "
             "the tables by level.",
-            _embed(to_svg(lambda: _plots_of_models.draw_pinball_ratios(evaluation, subject))),
+            embed(to_svg(lambda: _plots_of_models.draw_pinball_ratios(evaluation, subject))),
         ),
         Picture(
             f"Forecast and outcome: {one.symbol}",
@@ -97,7 +97,7 @@ def pictures_of(
             f"an outcome beyond the {subject} forecast made for it.",
             f"Lines of the {subject} and {reference} forecasts over the realised adverse "
             f"excursion of {one.symbol}, a panel a side.",
-            _embed(to_svg(lambda: _plots_over_time.draw_excursions(one, subject, reference))),
+            embed(to_svg(lambda: _plots_over_time.draw_excursions(one, subject, reference))),
         ),
         Picture(
             "When was it exceeded?",
@@ -107,7 +107,7 @@ def pictures_of(
             f"Bars of exceedances per {calendar.unit} against the nominal count; the largest is "
             f"{int(calendar.counts[subject].max()):,} against "
             f"{calendar.nominal[calendar.counts[subject].argmax()]:.0f}.",
-            _embed(
+            embed(
                 to_svg(lambda: _plots_over_time.draw_calendar(calendar, subject, reference, level))
             ),
         ),
@@ -117,7 +117,7 @@ def pictures_of(
             f"{_plots_over_time.MOST_CONTRACTS} contracts, the most and the least exceeded.",
             "Dots of the exceedance ratio, a row a contract, a mark a side; the values stand in "
             "the table of contracts.",
-            _embed(
+            embed(
                 to_svg(
                     lambda: _plots_over_time.draw_contracts(evaluation.contracts, subject, level)
                 )
@@ -137,7 +137,7 @@ def evidence_pictures(found: Validation) -> list[Picture]:
             "sides; a stroke fails on its own only, as one in twenty does by chance.",
             "Cells of test answers, a row a contract and side, a column a test; counts stand in "
             "the table of tests.",
-            _embed(to_svg(lambda: _plots_of_tests.draw_heat_map(found.tests, level))),
+            embed(to_svg(lambda: _plots_of_tests.draw_heat_map(found.tests, level))),
         ),
         Picture(
             "What does steadiness cost?",
@@ -145,7 +145,7 @@ def evidence_pictures(found: Validation) -> list[Picture]:
             "accurate rise most: what of that is published is the policy's choice.",
             "Dots of mean forecast over largest rise, a dot a model; values stand in the table of "
             "procyclicality.",
-            _embed(
+            embed(
                 to_svg(
                     lambda: _plots_of_tests.draw_frontier(
                         found.procyclicality, found.subject, found.reference
@@ -156,5 +156,5 @@ def evidence_pictures(found: Validation) -> list[Picture]:
     ]
 
 
-def _embed(svg: str) -> str:
+def embed(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

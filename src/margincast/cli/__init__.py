@@ -165,6 +165,37 @@ def report(
 
 
 @app.command()
+def frontier(
+    policy: Annotated[Path, typer.Argument(metavar="POLICY.toml")],
+    forecasts: Annotated[Path, typer.Argument(metavar="FORECASTS.parquet")],
+    bars: Annotated[
+        list[str],
+        typer.Option("--bars", help="Folder or file of bars; may be given again.", metavar="DIR"),
+    ],
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            "--vary", help="Values to try; given again, all combinations.", metavar="KEY=V,V,..."
+        ),
+    ],
+    *,
+    subject: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--model", help="Model to margin; default: the first of the table."),
+    ] = None,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--against", help="Model to stand beside it."),
+    ] = None,
+    out: OutOption = None,
+) -> None:
+    """Cost, coverage and steadiness of a policy's settings: frontier.html, frontier.parquet."""
+    from margincast.jobs import frontier as job
+
+    job.run(policy, forecasts, bars, vary, out, subject=subject, against=against)
+
+
+@app.command()
 def score(
     spec: Annotated[Path, typer.Argument(metavar="POLICY.toml")],
     data: DataOption = None,

@@ -70,6 +70,8 @@ BINDING: tuple[Rule, ...] = (
 """Steps that set a number when they change it; the last of them that does is the binding rule."""
 DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
+_NO_LIMIT = 50.0
+"""A rise by its exponential holds nothing back, and is a number still."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,8 @@ def _speed(value: FloatArray, memory: Memory, at: np.datetime64, policy: Paramet
         return value
     hours = (at - memory.limited_at) / np.timedelta64(_HOUR)
     lowest = memory.limited * np.exp(-hours * policy.fall_per_hour)
-    highest = memory.limited * (1.0 + policy.rise_per_hour) ** hours
+    rise = np.minimum(hours * np.log1p(policy.rise_per_hour), _NO_LIMIT)
+    highest = memory.limited * np.exp(rise)
     day_before, *since = (rates for _, rates in _last_day(memory.recent, at))
     for rates in since:
         if not np.isnan(day_before).any():

@@ -5,13 +5,16 @@ of tonight.
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import numpy as np
 
 from margincast.core.types import SIDES, FloatArray, Side, Times
+from margincast.data.bars import BarTable
 from margincast.margin.reference import Outcomes, References, reference_rates
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.serving import MarginPolicy
+from margincast.training.targets import outcome_table
 
 
 def references_of(
@@ -72,3 +75,22 @@ def wanted_of(forecast: TailForecast, sides: Sequence[Side], policy: MarginPolic
     good = (both > 0.0) & (both <= policy.forecast.largest_plausible)
     larger = np.where(good.all(axis=0), both.max(axis=0), np.nan)
     return np.broadcast_to(larger, wanted.shape)
+
+
+def history_of(bars: BarTable, horizon: timedelta) -> Panel:
+    """Return the outcomes of every bar close of every contract, in order of time.
+
+    Args:
+        bars: regular bars.
+        horizon: a whole number of them.
+    """
+    found = outcome_table(bars, horizon, timedelta(0), "path")[0].sort("ts", "symbol")
+    outcomes: dict[Side, FloatArray] = {side: found[f"outcome_{side}"].to_numpy() for side in SIDES}
+    frame = found.select("symbol", "ts").to_pandas()
+    return Panel(
+        frame,
+        {},
+        outcomes,
+        found["log_range"].to_numpy(),
+        found["label_end"].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]"),
+    )
