@@ -5,6 +5,7 @@ head on one step and answer with numbers. A worker that dies costs that step onl
 """
 
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -136,12 +137,14 @@ _loaded: dict[str, tuple[StudyFolds, int]] = {}
 def _load(path: Path, threads: int, parent: int) -> None:
     """Map the folds, and end with the process that asked for them, however that ends."""
     _loaded["folds"] = joblib.load(path, mmap_mode="r"), threads
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, path.parent), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, folder: Path) -> None:
+    """End when the process that started this one is gone; it can no longer clean up."""
     while os.getppid() == parent:
         time.sleep(1.0)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
