@@ -53,6 +53,11 @@ class Counter:
         """Show on a terminal what is going on within a piece."""
         self._bar.update(self._task, now=now)
 
+    def skip(self, done: int) -> None:
+        """Count pieces that an earlier run has done."""
+        self._done += done
+        self._bar.update(self._task, advance=done)
+
     def advance(self, now: str, *, quiet: bool = False) -> None:
         """Count one piece as done; ``now`` says which. Short pieces are quiet off a terminal."""
         self._done += 1

@@ -27,6 +27,7 @@ from margincast.training.tuning.selection import (
 from margincast.training.tuning.storage import open_storage, place_of
 from margincast.training.tuning.trials import outcome_of
 from margincast.training.tuning.tune import Tuned, tune_head
+from margincast.training.tuning.workers import workers_on
 from margincast.training.workload import Workload, forecaster_for
 
 CANDIDATES = "candidates"
@@ -71,7 +72,9 @@ def tune(workload: Workload, setting: Setting) -> Tuned | None:
                 "choice of data": job.data.model_dump_json(include={"symbols", "book_known_after"}),
                 "code": code_digest(),
             },
+            make_workers=workers_on(setting.execution),
             on_remark=say,
+            on_begin=counter.skip,
         )
     say(f"chosen: trial {tuned.trial.number}, {canonical_json(tuned.trial.params)}")
     if not within_band(tuned.trial):

@@ -4,6 +4,7 @@ import pytest
 from tests.training.tuning.study_cases import LEVELS, job, simulated_panel
 
 from margincast.training.tuning.tune import tune_head
+from margincast.training.tuning.workers import workers_on
 
 distributed = pytest.importorskip("distributed")
 
@@ -23,7 +24,7 @@ def cluster():
 
 @pytest.mark.filterwarnings("ignore::UserWarning:distributed", "ignore::DeprecationWarning")
 def test_a_study_on_a_cluster_is_the_study_here_and_outlives_a_worker(cluster):
-    from margincast.training.tuning.cluster import ClusterWorkers  # noqa: PLC0415  # an extra
+    from margincast.training.execution.cluster import ClusterExecution  # noqa: PLC0415  # an extra
 
     spec = job("tuning.trials=6", "tuning.sampler=random", "tuning.pruner=none", "tuning.workers=2")
     panel = simulated_panel(0, 500)
@@ -36,7 +37,7 @@ def test_a_study_on_a_cluster_is_the_study_here_and_outlives_a_worker(cluster):
     with distributed.Client(cluster) as client:
         there = tune_head(
             spec, [panel], LEVELS, 1, one_leaves,
-            make_workers=lambda folds, _workers, _threads: ClusterWorkers(client, folds),
+            make_workers=workers_on(ClusterExecution(client, "here")),
         )  # fmt: skip
     here = tune_head(spec, [panel], LEVELS, 1)
     assert gone

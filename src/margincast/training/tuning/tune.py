@@ -10,16 +10,14 @@ from optuna.trial import FrozenTrial
 from margincast.models.checks import require_trainable
 from margincast.models.protocol import Panel
 from margincast.specs.training import Model, TrainingJob
-from margincast.training.tuning.folds import StudyFolds, prepare_folds
+from margincast.training.tuning.folds import prepare_folds
 from margincast.training.tuning.running import StudyRun
 from margincast.training.tuning.selection import Candidate, candidates_of, chosen_trial
 from margincast.training.tuning.space import head_of
 from margincast.training.tuning.storage import storage_errors
 from margincast.training.tuning.study import inputs_of, open_study
-from margincast.training.tuning.workers import Workers, local_workers
-
-MakeWorkers = Callable[[StudyFolds, int, int], Workers]
-"""From folds, trials under way at a time and cores to whoever scores them."""
+from margincast.training.tuning.trials import counted
+from margincast.training.tuning.workers import MakeWorkers, local_workers
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ def tune_head(
     inputs: Mapping[str, str] | None = None,
     make_workers: MakeWorkers = local_workers,
     on_remark: Callable[[str], None] = _silent,
+    on_begin: Callable[[int], None] = _silent,
 ) -> Tuned:
     """Search ``tuning.space`` for the best head, or continue a search that was interrupted.
 
@@ -73,6 +72,7 @@ def tune_head(
         inputs: digests of data, features and code; a study of others is another study.
         make_workers: who does the work; processes of this machine where nothing is said.
         on_remark: called with what whoever waits should know.
+        on_begin: called once with the number of trials that are there already.
 
     Raises:
         InputError: history that nothing may be learned from, or every trial failed.
@@ -89,6 +89,7 @@ def tune_head(
             )
             for remark in remarks:
                 on_remark(remark)
+            on_begin(len(counted(study)))
             StudyRun(study, job, folds, workers, on_trial).finish()
             trial = chosen_trial(study)
         candidates = candidates_of(study, job, workers, held_out=folds.held_out is not None)

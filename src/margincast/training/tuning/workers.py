@@ -9,14 +9,17 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import joblib
 from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
+from margincast.core.execution import Execution
 from margincast.specs.training import Head
+from margincast.training.execution.local import LocalExecution
 from margincast.training.tuning.folds import StudyFolds
 from margincast.training.tuning.objective import StepScore, score_step
 
@@ -43,12 +46,28 @@ class Workers(Protocol):
         ...
 
 
+MakeWorkers: TypeAlias = Callable[[StudyFolds, int, int], Workers]
+"""From folds, trials under way at a time and cores to whoever scores them."""
+
+
 def local_workers(folds: StudyFolds, workers: int, threads: int) -> Workers:
     """Return workers that together use at most ``threads`` cores of this machine."""
     processes = min(workers, threads)
     if processes == 1:
         return OneThread(folds, threads)
     return LocalProcesses(folds, processes, threads // processes)
+
+
+def workers_on(execution: Execution) -> MakeWorkers:
+    """Return who makes the workers of a study where a job's other work runs."""
+    if isinstance(execution, LocalExecution):
+        return local_workers
+    # imported where it is used: Dask is an extra, and slow to import
+    from margincast.training.execution.cluster import ClusterExecution  # noqa: PLC0415
+    from margincast.training.tuning.cluster import ClusterWorkers  # noqa: PLC0415
+
+    assert isinstance(execution, ClusterExecution), f"no workers of a study on {execution}"
+    return lambda folds, _workers, _threads: ClusterWorkers(execution.client, folds)
 
 
 def score_number(folds: StudyFolds, head: Head, step: int, threads: int) -> StepScore:
