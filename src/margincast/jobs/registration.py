@@ -6,6 +6,7 @@ from pathlib import Path
 
 from margincast.core.errors import InputError
 from margincast.jobs.person import acting_person
+from margincast.jobs.run_pages import VERSION_TAG
 from margincast.serving.gate import GateCheck, GateVerdict
 from margincast.serving.promotion import promote_after_training
 from margincast.serving.registry import RegisteredVersion, Registry
@@ -13,6 +14,14 @@ from margincast.training.tracking import StoreUnreachableError, Tracker
 
 REGISTER = "register"
 """The name by which a registration waits in the spool."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Ids of the runs that a bundle belongs to: the job's, and that of our model beside it."""
+
+    job: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,11 @@ class Registration:
 
     version: RegisteredVersion
     alias: str
+
+    @property
+    def tag(self) -> dict[str, str]:
+        """What the runs are told."""
+        return {VERSION_TAG: f"{self.version.name}/{self.version.version}"}
 
     def describe(self) -> str:
         """Say it in a sentence."""
@@ -46,13 +60,13 @@ class ModelRegistry:
     workspace: Path
 
     def register_or_keep(
-        self, tracker: Tracker, run_id: str, name: str, bundle: Path, verdict: GateVerdict
+        self, tracker: Tracker, runs: "Runs", name: str, bundle: Path, verdict: GateVerdict
     ) -> Registration | None:
         """Register a bundle; while MLflow cannot be reached keep it for ``margincast sync``.
 
         Args:
             tracker: the job's.
-            run_id: the run the bundle belongs to.
+            runs: what the bundle belongs to.
             name: the registered model.
             bundle: its folder.
             verdict: the gate's.
@@ -62,12 +76,12 @@ class ModelRegistry:
         """
         if not tracker.outage:
             try:
-                return self.register(name, bundle, run_id, verdict)
+                return self.register(name, bundle, runs.model, verdict)
             except StoreUnreachableError:
                 # told below, with where the bundle is kept
                 pass
-        body = {"name": name, "verdict": verdict.to_json()}
-        tracker.defer(REGISTER, run_id, body, bundle)
+        body = {"name": name, "verdict": verdict.to_json(), "job_run": runs.job}
+        tracker.defer(REGISTER, runs.model, body, bundle)
         return None
 
     def register_kept(self, body: Mapping[str, object], run_id: str, bundle: Path) -> Registration:

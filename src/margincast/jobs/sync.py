@@ -75,7 +75,11 @@ def _synchronise(session: Session, workspace: Path, uri: str | None) -> tuple[in
     registered: list[str] = []
 
     def register(body: dict[str, object], run_id: str, bundle: Path) -> None:
-        registered.append(registry.register_kept(body, run_id, bundle).describe())
+        made = registry.register_kept(body, run_id, bundle)
+        for run in (str(body["job_run"]), run_id):
+            for tag, text in made.tag.items():
+                client.set_tag(run, tag, text)
+        registered.append(made.describe())
 
     replay = Replay(client, resolved, experiment_id, {REGISTER: register})
     with progress("sync", sum(1 for _ in session.entries())) as counter:

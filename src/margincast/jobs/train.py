@@ -14,10 +14,9 @@ from margincast.jobs.backtest_record import Backtest
 from margincast.jobs.console import output, say
 from margincast.jobs.headline import PRIMARY_METRIC
 from margincast.jobs.model_runs import log_models
-from margincast.jobs.registration import ModelRegistry, Registration
+from margincast.jobs.registration import ModelRegistry, Registration, Runs
 from margincast.jobs.run_pages import (
     TRAINED_TAG,
-    VERSION_TAG,
     describe_experiment,
     describe_job,
     job_run_name,
@@ -112,13 +111,13 @@ def _train(job: TrainingJob, setting: Setting) -> Training:
             forecaster = _final_fit(workload, histories, setting)
         with usage.phase("importance"):
             log_importance(run, forecaster, histories, job.tracking.explained_decisions)
-        registered = _register(workload, forecaster, result, tracker, model_runs[OURS])
+        runs = Runs(run.run_id, model_runs[OURS])
+        registered = _register(workload, forecaster, result, tracker, runs)
         run.set_tags({"margincast.gate": "passed" if result.verdict.passed else "failed"})
         if registered is not None:
-            version = {VERSION_TAG: f"{registered.version.name}/{registered.version.version}"}
-            run.set_tags(version)
-            with tracker.attached(model_runs[OURS]) as model_run:
-                model_run.set_tags(version)
+            run.set_tags(registered.tag)
+            with tracker.attached(runs.model) as model_run:
+                model_run.set_tags(registered.tag)
         run.log_metrics(usage.metrics())
         outage = tracker.outage
     print_result(result, job)
@@ -170,7 +169,7 @@ def _register(
     forecaster: HorizonForecaster,
     result: Backtest,
     tracker: Tracker,
-    run_id: str,
+    runs: Runs,
 ) -> Registration | None:
     """Register the model that may set margins, with the gate's verdict."""
     job = workload.job
@@ -196,5 +195,5 @@ def _register(
         write_bundle(forecaster, bundle, loaders=LOADERS, metadata=metadata, specs=specs)
         registry = ModelRegistry(tracker.uri, tracker.workspace)
         return registry.register_or_keep(
-            tracker, run_id, job.tracking.registered_model, bundle, result.verdict
+            tracker, runs, job.tracking.registered_model, bundle, result.verdict
         )

@@ -87,7 +87,7 @@ def test_of_several_objectives_the_pareto_front_becomes_runs(tracker):
         finished_trial(values) for values in [(1.0, 3.0), (2.0, 2.0), (2.5, 2.5), (3.0, 1.0)]
     )
     with tracker.run("two") as parent:
-        assert log_study(tracker, study, parent, ["loss", "rise"]) == 3
+        assert log_study(tracker, study, parent, ["loss", "rise"], top=20) == 3
     children = children_of(tracker, parent)
     shown = sorted((child.data.metrics["loss"], child.data.metrics["rise"]) for child in children)
     assert shown == [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]
@@ -113,10 +113,10 @@ def test_a_trial_that_breaks_a_constraint_comes_after_all_that_keep_it(tracker, 
 def test_a_study_of_one_trial_or_none_has_a_table_and_no_figures(tracker):
     study = optuna.create_study()
     with tracker.run("none") as parent:
-        assert log_study(tracker, study, parent, ["loss"]) == 0
+        assert log_study(tracker, study, parent, ["loss"], top=20) == 0
     study.add_trial(finished_trial([1.0]))
     with tracker.run("one") as parent:
-        assert log_study(tracker, study, parent, ["loss"]) == 1
+        assert log_study(tracker, study, parent, ["loss"], top=20) == 1
     assert [item.path for item in tracker.client.list_artifacts(parent.run_id, "tuning")] == [
         "tuning/trials.csv"
     ]

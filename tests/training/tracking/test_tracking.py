@@ -188,6 +188,13 @@ def test_a_password_is_not_shown(tmp_path):
     assert "secret" not in str(caught.value)
 
 
+def test_a_driver_that_is_not_installed_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(InputError, match="driver that is not installed"):
+            connect(f"postgresql+pg8000://127.0.0.1:{port}/db", tmp_path, create=True)
+
+
 def test_a_file_that_is_no_store_is_left_alone(tmp_path):
     path = tmp_path / "mlruns" / "mlflow.db"
     path.parent.mkdir()

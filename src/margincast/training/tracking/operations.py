@@ -186,6 +186,13 @@ class Deferred(_OfRun):
     """Which, for example ``register``."""
     body: dict[str, object]
 
+    def resolved(self, resolve: Resolve) -> dict[str, object]:
+        """Return the body with a run's id in place of its key."""
+        return {
+            name: resolve(value) if isinstance(value, str) and is_local(value) else value
+            for name, value in self.body.items()
+        }
+
 
 Operation = Annotated[
     CreateRun | LogBatch | LogArtifact | LogInputs | EndRun | Deferred, Field(discriminator="kind")

@@ -40,7 +40,7 @@ def store_errors(uri: str) -> Iterator[None]:
 
     Raises:
         StoreUnreachableError: the store or the artifact folder is down, damaged or not writable.
-        InputError: the store refused the request.
+        InputError: the store refused the request, or its driver is not installed.
     """
     try:
         yield
@@ -52,6 +52,11 @@ def store_errors(uri: str) -> Iterator[None]:
         )
     except (SQLAlchemyError, OSError) as error:
         raise _unreachable(uri, error) from error
+    except ImportError as error:
+        raise InputError(
+            f"MLflow at {without_password(uri)} needs a driver that is not installed "
+            f"({first_line(error)}); for PostgreSQL: pip install 'margincast[postgres]'"
+        ) from error
 
 
 def connect(uri: str, workspace: Path, *, create: bool) -> tuple[MlflowClient, str]:

@@ -88,7 +88,8 @@ class Replay:
                 if operation.work not in self.works:
                     raise InputError(f"nobody here knows how to {operation.work}")
                 work = self.works[operation.work]
-                work(operation.body, self._id_of(operation.run), _there(entry))
+                body = operation.resolved(self._id_of)
+                work(body, self._id_of(operation.run), _there(entry))
             else:
                 operation.perform(self.client, self._id_of)
 

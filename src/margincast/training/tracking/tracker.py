@@ -10,7 +10,7 @@ from typing import Literal
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
 from margincast.core.errors import InputError
-from margincast.training.tracking.address import without_password
+from margincast.training.tracking.address import StoreUnreachableError, without_password
 from margincast.training.tracking.clock import RunClock
 from margincast.training.tracking.operations import (
     LOCAL_PREFIX,
@@ -131,10 +131,11 @@ class Tracker:
         with self._outbox.session():
             names: tuple[str, ...] = ()
             started = 0
-            if not is_local(run_id):
-                with store_errors(self.uri):
+            if not is_local(run_id) and not self.outage:
+                # what it holds is asked for its limit of metrics only
+                with suppress(StoreUnreachableError), store_errors(self.uri):
                     found = self.client.get_run(run_id)
-                names, started = tuple(found.data.metrics), found.info.start_time
+                    names, started = tuple(found.data.metrics), found.info.start_time
             yield Run(self._outbox, run_id, RunClock(started), names)
 
     def log_past_run(self, past: PastRun, parent: Run) -> str:
