@@ -31,7 +31,6 @@ OVERRIDES = (
     "backtest.start=2026-01-04",
     "backtest.end=2026-01-05",
     "backtest.refit_every=1d",
-    "gate.gated_levels=[0.9]",
 )
 
 

@@ -32,10 +32,14 @@ SMALL = (
     "backtest.refit_every=2d",
     'backtest.peers=["static", "ewma_fhs"]',
     "gate.pinball_ratio_max=10.0",
-    "gate.exceedance_ratio_min=0.0",
-    "gate.exceedance_ratio_max=100.0",
-    "gate.gated_levels=[0.9]",
-    "gate.minimum_expected_exceedances=0.0",
+    (
+        "gate.coverage=[{level=0.9, exceedance_ratio_min=0.0, exceedance_ratio_max=100.0, "
+        "expected_exceedances_min=0.0}]"
+    ),
+    "gate.battery.levels=[0.9]",
+    "gate.battery.not_failed_min=0.0",
+    "gate.procyclicality.largest_one_day_rise_max=1e6",
+    "gate.procyclicality.peak_to_trough_max=1e6",
 )
 """Overrides of training/demo.toml for ten days: what is proved here is the road, not the model."""
 

@@ -26,11 +26,11 @@ from margincast.models.catalogue import LOADERS
 from margincast.models.horizons import HorizonForecaster
 from margincast.serving.bundle import read_bundle, write_bundle
 from margincast.serving.champion import resolve_champion
-from margincast.serving.gate import GateVerdict
 from margincast.serving.ledger import LEDGER, Ledger
 from margincast.serving.manifest import BundleMetadata, verify_bundle
 from margincast.serving.promotion import promote
 from margincast.serving.registry import Registry
+from margincast.serving.verdict import GateVerdict
 from margincast.training.execution.local import LocalExecution
 from margincast.training.tracking import MAXIMUM_METRICS
 from margincast.training.workload import build_workload, forecaster_for
@@ -71,7 +71,9 @@ def failed(command, workspace, small, trained, tmp_path_factory):
     shutil.copytree(trained.out / ".folds", out / ".folds")
     return command(
         "train", workspace / "training" / "demo.toml", "--out", out, *small,
-        "--set", "gate.exceedance_ratio_max=0.0001",
+        "--set",
+        "gate.coverage=[{level=0.9, exceedance_ratio_min=0.0, exceedance_ratio_max=0.0001, "
+        "expected_exceedances_min=0.0}]",
         "--set", "tracking.registered_model=hopeless",
     )  # fmt: skip
 
@@ -149,8 +151,9 @@ def test_every_model_is_a_run_with_the_same_metric_names(client, trained):
     assert all(run.info.status == "FINISHED" for run in runs.values())
     files = {item.path for item in client.list_artifacts(job.info.run_id)}
     assert files == {
-        "summary.json", "report.html", "report-10m.html", "report-30m.html", "report-10m",
-        "report-30m", "specs", "tuning", "data", "environment", "importance", "folds.csv",
+        "summary.json", "gate.json", "report.html", "report-10m.html", "report-30m.html",
+        "report-10m", "report-30m", "specs", "tuning", "data", "environment", "importance",
+        "folds.csv",
     }  # fmt: skip
     trials = client.search_runs(
         [experiment], f"tags.`mlflow.parentRunId` = '{job.info.run_id}' and metrics.loss > 0"
@@ -246,7 +249,7 @@ def test_the_champion_is_a_bundle_that_verifies_and_forecasts(registry, trained)
 
 
 def test_a_second_training_is_a_challenger_of_the_same_bytes_and_fits_no_fold_again(
-    registry, trained, retrained
+    registry, trained, retrained, tmp_path
 ):
     before, ending = retrained
     assert ending.code == 0, ending.errors
@@ -254,7 +257,15 @@ def test_a_second_training_is_a_challenger_of_the_same_bytes_and_fits_no_fold_ag
     first, second = registry.version("demo", 1), registry.version("demo", 2)
     assert registry.at_alias("demo", "champion") == first
     assert registry.at_alias("demo", "challenger") == second
-    assert second.bundle_digest == first.bundle_digest
+    files = []
+    for number, version in enumerate((first, second)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        fetched = registry.fetch(version, folder)
+        files.append(dict(verify_bundle(fetched).files))
+    # the verdict differs: the second met a champion, the first met none
+    assert files[0].pop("specs/gate.json") != files[1].pop("specs/gate.json")
+    assert files[0] == files[1]
     assert fold_files(trained.out) == before
 
 
@@ -512,8 +523,23 @@ def test_a_table_a_horizon_is_printed_and_the_gate_asks_each(trained):
     for horizon in ("10m", "30m"):
         assert f"Backtest, {horizon} horizon, " in trained.ending.output
     assert "crossings between horizons: none" in trained.ending.output
-    # pinball ratio, crossings, two checks a gated level; at both horizons, and between them
-    assert "gate passed (9 checks)" in trained.ending.output
+    # at both horizons, and between them: two of accuracy, two of coverage, three tests, no champion
+    # yet, two of procyclicality, no window of stress, five of the data
+    assert "gate passed (33 checks)" in trained.ending.output
+
+
+def test_the_gates_verdict_stands_in_a_file_of_its_own_and_names_the_champion(trained, retrained):
+    verdict = json.loads((trained.out / "gate.json").read_text())
+    assert verdict["passed"] is True
+    assert verdict["asked"]["battery"]["levels"] == [0.9]
+    by_name = {check["name"]: check for check in verdict["checks"]}
+    assert len(by_name) == len(verdict["checks"]) == 35
+    # the second training met the first as champion, on the very same decisions and forecasts
+    beside = by_name["30m: no worse than the champion"]
+    assert beside["reason"].startswith("30m: loss +0.00% over 4 days in common with demo/1")
+    assert by_name["30m: largest extra loss that cannot be excluded"]["observed"] == 0.0
+    assert by_name["10m: known windows of stress in the test period"]["observed"] == 0
+    assert "2025-10-10" in by_name["10m: known windows of stress in the test period"]["reason"]
 
 
 def test_an_interrupted_backtest_continues_to_the_same_forecasts(
@@ -553,7 +579,7 @@ def test_an_interrupted_backtest_continues_to_the_same_forecasts(
         assert (out / name).read_bytes() == (fresh / name).read_bytes()
     # one horizon has one page and one record
     assert {path.name for path in fresh.iterdir()} == {
-        ".folds", "forecasts.parquet", "report", "report.html", "summary.json",
+        ".folds", "forecasts.parquet", "gate.json", "report", "report.html", "summary.json",
     }  # fmt: skip
     summary = json.loads((fresh / "summary.json").read_text())
     assert summary["horizon_minutes"] == 30

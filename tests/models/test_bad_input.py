@@ -337,7 +337,7 @@ def workload_of(market: Path) -> Workload:
     overrides = (
         "target.levels=[0.9, 0.95]", "target.stride=10", "backtest.start=2026-01-04",
         "backtest.end=2026-01-04", "backtest.refit_every=1d",
-        "gate.gated_levels=[0.9]", "tuning.trials=1",
+        "tuning.trials=1",
     )  # fmt: skip
     job = load_spec(WORKSPACE / "training" / "demo.toml", TrainingJob, overrides)
     return build_workload(job, WORKSPACE, market)

@@ -5,35 +5,23 @@ import inspect
 import json
 import re
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pytest
+from tests.serving.gate_cases import GATE, GOOD
 
 import margincast.models
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.bundle import write_bundle
-from margincast.serving.gate import Evidence, evaluate_gate
+from margincast.serving.gate import evaluate_gate
 from margincast.serving.manifest import BundleMetadata
 from margincast.serving.registry import Registry
-from margincast.specs.gate import Gate
 from margincast.training.tracking import Tracker
 
 URI = "sqlite:///mlruns/mlflow.db"
-GATE = Gate(
-    reference="ewma_fhs",
-    pinball_ratio_max=0.94,
-    exceedance_ratio_min=0.8,
-    exceedance_ratio_max=1.25,
-    gated_levels=(0.99,),
-    crossings_max=0,
-    minimum_expected_exceedances=10.0,
-    longest_override=timedelta(days=7),
-)
-GOOD = Evidence({"ewma_fhs": 0.9}, {0.99: 1.05}, {0.99: 60.0}, crossings=0)
 PASSED = evaluate_gate(GATE, GOOD)
 FAILED = evaluate_gate(GATE, replace(GOOD, crossings=1))
 METADATA = BundleMetadata(

@@ -60,15 +60,20 @@ def test_misspelt_keys_are_reported_all_at_once_each_with_the_nearest_known_one(
         tmp_path,
         ('horizons = ["8h"]', 'horizns = ["8h"]'),
         ("num_leaves = 4", "num_leafs = 4"),
-        ("[gate]", "[gates]"),
+        ("[backtest]", "[backtests]"),
         ("[tuning.space.rounds]\nlow = 60", "[tuning.space.rounds]\nlo = 60"),
     )
     found = "\n".join(problems(path))
     assert "target.horizns: unknown key (did you mean 'horizons'?)" in found
     assert "model.head.num_leafs: unknown key (did you mean 'num_leaves'?)" in found
-    assert "gates: unknown key (did you mean 'gate'?)" in found
+    assert "backtests: unknown key (did you mean 'backtest'?)" in found
     assert "tuning.space.rounds.lo: unknown key (did you mean 'low'?)" in found
-    for missing in ("target.horizons", "model.head.num_leaves", "gate", "tuning.space.rounds.low"):
+    for missing in (
+        "target.horizons",
+        "model.head.num_leaves",
+        "backtest",
+        "tuning.space.rounds.low",
+    ):
         assert f"{missing}: missing" in found
     assert len(problems(path)) == 8
 
@@ -115,7 +120,7 @@ def test_a_value_that_is_not_allowed_is_refused_with_what_is(override, message):
     assert found[0].startswith(section)
 
 
-@pytest.mark.parametrize("missing", ["[model.tail]", "[gate]", "[tracking]"])
+@pytest.mark.parametrize("missing", ["[model.tail]", "[backtest]", "[tracking]"])
 def test_a_missing_section_is_named_even_where_code_could_have_guessed(tmp_path, missing):
     text = JOB.read_text(encoding="utf-8")
     start = text.index(missing)

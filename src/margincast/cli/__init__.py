@@ -130,11 +130,15 @@ def backtest(
         typer.Option("--policy", help="Margin policy to replay behind it.", metavar="POLICY.toml"),
     ] = None,
     cluster: ClusterOption = None,
+    fail_on_gate: Annotated[
+        bool, typer.Option("--fail-on-gate", help="Exit 1 if the gate says no.")
+    ] = False,
 ) -> None:
     """Walk forward over the test period: forecasts.parquet, summary.json, report.html."""
     from margincast.jobs import backtest as job
 
-    job.backtest(spec, data, out, overrides or [], cache, policy=policy, cluster=cluster)
+    result = job.backtest(spec, data, out, overrides or [], cache, policy=policy, cluster=cluster)
+    finish(result.verdict.passed or not fail_on_gate)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from margincast.backtest.contracts import first_decisions
-from margincast.backtest.evaluation import Evaluation, evaluate
+from margincast.backtest.evaluation import evaluate
 from margincast.backtest.forecasts import write_forecasts
 from margincast.backtest.monte_carlo import SimulatedExceedances
 from margincast.backtest.published_figures import published_figures
@@ -17,13 +17,19 @@ from margincast.core.time import format_duration, format_minutes
 from margincast.data.quality import found
 from margincast.jobs.backtest_record import Backtest, write_reports, write_summary
 from margincast.jobs.console import output, progress, say
+from margincast.jobs.gate_evidence import (
+    ChampionLosses,
+    against_champion,
+    champion_losses,
+    evidence_of,
+)
 from margincast.jobs.setting import Setting
 from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tables import model_table, verdict_text
 from margincast.margin.schedule import require_policy_fits, tiers_for
 from margincast.models.catalogue import OURS
 from margincast.models.horizons import horizon_crossings
-from margincast.serving.gate import Evidence, evaluate_gate, verdict_of_horizons
+from margincast.serving.gate import evaluate_gate, verdict_of_horizons
 from margincast.specs.loading import find_workspace, load_spec
 from margincast.specs.serving import BaseSchedule, MarginPolicy
 from margincast.specs.training import TrainingJob
@@ -59,7 +65,7 @@ def backtest(
         if replayed is not None:
             for symbol in workload.frame["symbol"].unique():
                 tiers_for(replayed.schedule, str(symbol))
-        result = run_backtest(workload, placed, replayed)
+        result = run_backtest(workload, placed, champion_losses(job, setting.workspace), replayed)
     print_result(result, job)
     output.print(f"report: {result.report}", soft_wrap=True)
     return result
@@ -79,10 +85,10 @@ def print_result(result: Backtest, job: TrainingJob) -> None:
 def prepare(job: TrainingJob, setting: Setting) -> Workload:
     """Read data and build features and targets, saying what was found."""
     say(f"{job.name}: {job.description}")
-    unknown = [level for level in job.gate.gated_levels if level not in job.target.levels]
+    unknown = sorted(set(job.gate.levels) - set(job.target.levels))
     if unknown:
         say(
-            f"the gate cannot pass: gate.gated_levels {unknown} are not among target.levels "
+            f"the gate cannot pass: levels {unknown} of [gate] are not among target.levels "
             f"{list(job.target.levels)}"
         )
     root = data_root(setting, job.data)
@@ -141,9 +147,20 @@ def read_policy(path: Path, job: TrainingJob) -> ReplayedPolicy:
 
 
 def run_backtest(
-    workload: Workload, setting: Setting, policy: ReplayedPolicy | None = None
+    workload: Workload,
+    setting: Setting,
+    champion: ChampionLosses,
+    policy: ReplayedPolicy | None = None,
 ) -> Backtest:
-    """Replay, score, judge and write; continues an interrupted run from its finished folds."""
+    """Replay, score, judge and write; continues an interrupted run from its finished folds.
+
+    Args:
+        workload: data, features and outcomes of a job.
+        setting: where it runs.
+        champion: whom our model must not fall behind; asked for before the long work, so that a
+            store that goes down meanwhile does not change the verdict.
+        policy: replayed behind the forecasts, if given.
+    """
     job = workload.job
     models = [OURS, *job.backtest.peers]
     horizons = list(workload.panels)
@@ -172,8 +189,13 @@ def run_backtest(
         )
         for minutes, panel in workload.panels.items()
     }
+    validations = _validations(workload, made, policy)
+    beside = against_champion(champion, made, job.gate.champion.significance)
     verdicts = {
-        minutes: evaluate_gate(job.gate, evidence_of(evaluation, workload))
+        minutes: evaluate_gate(
+            job.gate,
+            evidence_of(workload, made[minutes], evaluation, validations[minutes], beside[minutes]),
+        )
         for minutes, evaluation in evaluations.items()
     }
     crossings = crossings_between_horizons(made)
@@ -189,7 +211,7 @@ def run_backtest(
         verdicts,
         verdict,
         crossings,
-        _validations(workload, made, policy),
+        validations,
         setting.out,
         None if policy is None else policy.policy.buffer.rate,
     )
@@ -237,19 +259,3 @@ def crossings_between_horizons(replays: Mapping[int, Replay]) -> dict[str, int]:
         )
         for name in models
     }
-
-
-def evidence_of(evaluation: Evaluation, workload: Workload) -> Evidence:
-    """Collect what the gate asks for about our model."""
-    job = workload.job
-    levels = job.target.levels
-    ours = next(model for model in evaluation.models if model.model == OURS)
-    pooled = {level: evaluation.cell(OURS, "both", level) for level in levels}
-    return Evidence(
-        pinball_ratios={evaluation.reference: ours.pinball_ratio},
-        exceedance_ratios={level: cell.exceedance_ratio for level, cell in pooled.items()},
-        expected_exceedances={
-            level: cell.effective_decisions * (1 - level) for level, cell in pooled.items()
-        },
-        crossings=ours.crossings,
-    )

@@ -18,9 +18,11 @@ from margincast.backtest.report import ReportFacts, write_report
 from margincast.backtest.validation import Validation, checklist_of, write_validation
 from margincast.core.time import add_step, format_minutes
 from margincast.data.quality import found
-from margincast.serving.gate import GateVerdict
+from margincast.serving.verdict import GateVerdict
 from margincast.training.workload import Workload
 
+GATE_FILE = "gate.json"
+"""The gate's full verdict: every check with what was found and allowed, and the spec asked."""
 FEW_EXCEEDANCES = 30
 """One contract's test cannot see 1.5x exceedances with fewer expected ones (power below 0.8)."""
 
@@ -68,15 +70,22 @@ class Backtest:
 
     @property
     def files(self) -> list[Path]:
-        """Summary and pages."""
-        return [*dict.fromkeys((self.out / "summary.json", self.report, *self.pages.values()))]
+        """Summary, the gate's verdict, and pages."""
+        records = (self.out / "summary.json", self.out / GATE_FILE)
+        return [*dict.fromkeys((*records, self.report, *self.pages.values()))]
 
 
 def write_summary(workload: Workload, result: Backtest) -> None:
-    """Write everything the backtest found as strict JSON, whole or not at all."""
-    path = result.out / "summary.json"
+    """Write everything the backtest found, and the gate's verdict alone with what was asked."""
+    _write(result.out / "summary.json", summary_record(workload, result))
+    asked = workload.job.gate.model_dump(mode="json")
+    _write(result.out / GATE_FILE, {**result.verdict.to_json(), "asked": asked})
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    """Write strict JSON, whole or not at all."""
     partial = path.with_name(path.name + ".part")
-    text = json.dumps(summary_record(workload, result), indent=1, allow_nan=False)
+    text = json.dumps(record, indent=1, allow_nan=False)
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from margincast.core.errors import InputError
 from margincast.jobs.person import acting_person
 from margincast.jobs.run_pages import VERSION_TAG
-from margincast.serving.gate import GateCheck, GateVerdict
 from margincast.serving.promotion import promote_after_training
 from margincast.serving.registry import RegisteredVersion, Registry
+from margincast.serving.verdict import GateCheck, GateVerdict
 from margincast.training.tracking import StoreUnreachableError, Tracker
 
 REGISTER = "register"

@@ -8,7 +8,7 @@ from rich.table import Table
 from margincast.backtest.contracts import BAND
 from margincast.backtest.evaluation import Evaluation
 from margincast.models.catalogue import OURS
-from margincast.serving.gate import GateVerdict
+from margincast.serving.verdict import GateVerdict
 
 MOST_LEVELS = 3
 """Levels shown on the screen, so that a row fits 120 columns."""

@@ -12,6 +12,7 @@ from margincast.core.time import add_step
 from margincast.jobs.backtest import prepare, print_result, run_backtest
 from margincast.jobs.backtest_record import Backtest
 from margincast.jobs.console import output, say
+from margincast.jobs.gate_evidence import champion_losses
 from margincast.jobs.headline import PRIMARY_METRIC
 from margincast.jobs.model_runs import log_models
 from margincast.jobs.registration import ModelRegistry, Registration, Runs
@@ -87,6 +88,7 @@ def _train(job: TrainingJob, setting: Setting) -> Training:
     # bad input must leave nothing behind, not even an empty store; a store that is down must be
     # found out before the long work
     tracker = Tracker(job.tracking.uri, job.tracking.experiment, setting.workspace, say)
+    champion = champion_losses(job, setting.workspace)
     trained = stamp(datetime.now(UTC))
     tags = {KIND_TAG: "training job", "margincast.job": job.name, TRAINED_TAG: trained}
     with tracker.run(job_run_name(job, trained), tags) as run:
@@ -97,7 +99,7 @@ def _train(job: TrainingJob, setting: Setting) -> Training:
             workload = tuned_workload(workload, tuned)
         log_origin(run, workload, setting)
         with usage.phase("backtest"):
-            result = run_backtest(workload, setting)
+            result = run_backtest(workload, setting, champion)
         with usage.phase("tracking"):
             log_evidence(run, result)
             log_folds(tracker, run, result, job)

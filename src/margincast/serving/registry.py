@@ -15,11 +15,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from margincast.core.errors import InputError
-from margincast.serving.gate import GateVerdict
 from margincast.serving.ledger import LEDGER, Ledger
 from margincast.serving.manifest import verify_bundle
 from margincast.serving.mlflow_model import save_pyfunc
 from margincast.serving.standing import Alias, standing_of
+from margincast.serving.verdict import GateVerdict
 from margincast.training.tracking import StoreUnreachableError, connect, resolve_uri, store_errors
 
 GATE_TAG = "margincast.gate_passed"
@@ -126,6 +126,12 @@ class Registry:
                 )
         return made
 
+    @property
+    def has_store(self) -> bool:
+        """Whether there is a store to ask at all; a server or database is taken to be there."""
+        local = self.uri.removeprefix("sqlite:///")
+        return local == self.uri or Path(local).exists()
+
     def version(self, name: str, version: int) -> RegisteredVersion:
         """Return a version.
 
@@ -208,6 +214,21 @@ class Registry:
                 ) from error
         verify_bundle(fetched, found.bundle_digest)
         return fetched
+
+    def fetch_file(self, run_id: str, path: str, folder: Path) -> Path:
+        """Copy a file of a run's artifacts into a folder; returns its path.
+
+        Raises:
+            StoreUnreachableError: MLflow cannot be reached, or the run has no such file.
+        """
+        client = connect(self.uri, self.workspace, create=False)[0]
+        with store_errors(self.uri):
+            try:
+                return Path(client.download_artifacts(run_id, path, str(folder)))
+            except MlflowException as error:
+                raise StoreUnreachableError(
+                    f"run {run_id} has no {path} ({str(error).splitlines()[0]})"
+                ) from error
 
     def _connect(self, name: str) -> MlflowClient:
         _require_name(name)
