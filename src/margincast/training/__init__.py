@@ -14,6 +14,8 @@ _MLFLOW_SWITCHES = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     # bundles are small: one progress bar a file hides the output that matters
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # a server's address after every run, on standard output, among the results
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # a server that restarts is waited for (a dozen seconds); one that is gone is not, by default
     # for four minutes an operation: from then on the spool takes over
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",

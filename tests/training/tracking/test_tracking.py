@@ -28,8 +28,10 @@ URI = "sqlite:///mlruns/mlflow.db"
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    return tmp_path_factory.mktemp("a workspace with spaces")
+def workspace(tmp_path_factory, migrated_store):
+    folder = tmp_path_factory.mktemp("a workspace with spaces")
+    migrated_store(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

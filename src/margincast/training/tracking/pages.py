@@ -131,6 +131,8 @@ def show_experiment(
 
     Pages are no evidence: where MLflow cannot be told they are left as they were.
     """
+    if tracker.outage:
+        return
     now = time.time_ns() // 1_000_000
     tags = {PRIMARY_METRIC_TAG: primary_metric} | dict(view.as_tag(now) for view in views)
     with suppress(StoreUnreachableError), store_errors(tracker.uri):
