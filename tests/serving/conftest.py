@@ -17,7 +17,8 @@ from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.bundle import write_bundle
 from margincast.serving.gate import evaluate_gate
-from margincast.serving.manifest import BundleMetadata
+from margincast.serving.manifest import BundleMetadata, bundle_digest
+from margincast.serving.mlflow_model import save_pyfunc
 from margincast.serving.registry import Registry
 from margincast.training.tracking import Tracker
 
@@ -109,6 +110,23 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tracker(store):
     return Tracker(URI, "tests", store)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def saved_once(tmp_path_factory):
+    """The same bundle is turned into an MLflow model once, not in every test."""
+    folder, models = tmp_path_factory.mktemp("models of MLflow"), {}
+
+    def save(bundle, _folder):
+        digest = bundle_digest(bundle)
+        if digest not in models:
+            (folder / digest).mkdir()
+            models[digest] = save_pyfunc(bundle, folder / digest)
+        return models[digest]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("margincast.serving.registry.save_pyfunc", save)
+        yield
 
 
 @pytest.fixture

@@ -175,6 +175,15 @@ def test_rollback_to_one_whose_override_ended_is_refused(register, registry, nam
     assert holders(registry, name) == {"champion": 1}
 
 
+def test_a_champion_whose_override_ended_is_not_champion_already(register, act, failed):
+    register(1.0, failed)
+    act(1, override=leave(1.0))
+    with pytest.raises(InputError, match="is champion already"):
+        act(1)
+    with pytest.raises(CheckFailedError, match=r"until 2100-01-02 .* is over"):
+        act(1, now=NOW + timedelta(days=1))
+
+
 def test_what_is_so_already_is_said(register, act):
     register(1.0)
     act(1)

@@ -88,7 +88,11 @@ def promote(
     target = registry.version(name, version)
     require_record(target, standing)
     holder = standing.holders.get(alias)
+    moment = moment_of_use(entries, now)
     if holder is not None and holder.version == version and override is None:
+        if holder.override is not None:
+            # what ended is not mended by saying it again
+            require_leave(target, standing, holder, moment)
         return _repaired(registry, target, alias, standing, who=who, why=why)
     champion = standing.champion
     if alias != "champion" and champion is not None and champion.version == version:
@@ -101,7 +105,7 @@ def promote(
     if alias != "shadow" and not target.gate_passed:
         if override is None or alias != "champion":
             _refuse(registry, target, alias, specs, who=who, why=why)
-        _require_override(override, specs, who, moment_of_use(entries, now))
+        _require_override(override, specs, who, moment)
         details = {"approver": override.approver, "expires": override.expires.isoformat()}
     elif override is not None:
         raise InputError(
