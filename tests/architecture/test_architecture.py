@@ -51,7 +51,19 @@ def test_the_command_line_loads_no_heavy_library():
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "features", "train", "backtest", "score", "ui", "init"]
+    "command",
+    [
+        "demo",
+        "features",
+        "train",
+        "backtest",
+        "promote",
+        "rollback",
+        "ledger",
+        "score",
+        "ui",
+        "init",
+    ],
 )
 def test_every_command_is_on_the_first_page_and_has_its_own(command):
     first, own = (
