@@ -1,11 +1,13 @@
 """The same backtest on a Dask cluster of real processes: the same bytes, and no work lost."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ cloudpickle = pytest.importorskip("cloudpickle", reason="Dask is not installed")
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
 from margincast.training.execution import cluster  # noqa: E402  # needs what was asked for above
+from margincast.training.execution.cluster_pool import ClusterPool  # noqa: E402  # likewise
 
 MODELS = ("margincast", "static", "ewma_fhs")
 
@@ -51,8 +54,9 @@ class Processes:
     def scheduler(self) -> str:
         file = self.folder / "scheduler.json"
         self.start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
-        wait_until(file.exists, "a scheduler")
-        address = distributed.scheduler.json.loads(file.read_text())["address"]
+        # not there, then there and empty, then whole
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"), "a scheduler")
+        address = json.loads(file.read_text())["address"]
         assert isinstance(address, str)
         return address
 
@@ -197,7 +201,7 @@ def test_a_worker_that_joins_later_with_other_libraries_does_nothing():
     here = {**environment(), "lightgbm": "1.0"}
     assert differences(environment(), environment()) == ""
     with pytest.raises(InputError, match=r"joined .* later has lightgbm \S+ there and 1\.0 here"):
-        cluster._checked(b"", shared=None, here=here)
+        cluster.checked(b"", shared=None, here=here)
 
 
 # Clusters that cannot be used
@@ -254,6 +258,22 @@ def test_the_work_of_lost_workers_is_redone(dask):
                 dask.processes.kill(pids.pop())
                 threading.Timer(0.5, dask.processes.worker, [dask.address]).start()
     assert sorted(seen) == tasks
+
+
+def test_a_pool_whose_workers_are_all_lost_says_so_and_begins_anew(dask):
+    with open_execution(dask.address, threads=1) as execution:
+        pool = ClusterPool(execution, np.ones(4))
+        pid, _, _ = pool.submit(place_of_work, 1).result(60)
+        asked = [pool.submit(place_of_work, task) for task in range(20)]
+        dask.processes.kill(pid)
+        dask.processes.worker(dask.address)
+        lost = [future for future in asked if isinstance(future.exception(60), BrokenExecutor)]
+        assert lost
+        pool.restart()
+        assert pool.submit(place_of_work, 3).result(60)[2] == 12.0
+        with pytest.raises(SpecError):
+            pool.submit(refuse, "a.toml").result(60)
+        pool.close()
 
 
 def test_a_scheduler_that_is_gone_mid_run_is_named(dask):

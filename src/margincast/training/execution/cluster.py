@@ -101,6 +101,18 @@ class ClusterExecution:
                 f"with {len(waiting)} piece(s) of work left; look at the workers' logs; {KEPT}"
             )
 
+    def send(self, shared: object) -> "Future[Any]":
+        """Send what many tasks need to every worker, and return what stands for it.
+
+        Raises:
+            InputError: the cluster was lost.
+        """
+        with self._scheduler_errors():
+            _wait_for_a_worker(self.client, self.address, RESTART_SECONDS)
+            # to all at once: a worker that has the data would be given all tasks otherwise
+            sent: list[Future[Any]] = self.client.scatter([shared], broadcast=True, hash=False)
+            return sent[0]
+
     def _round(
         self,
         work: Callable[[Shared, Task, int], Result],
@@ -111,13 +123,11 @@ class ClusterExecution:
         here = environment()
         futures: dict[Any, int] = {}
         try:
+            data = self.send(shared)
             with self._scheduler_errors():
-                _wait_for_a_worker(self.client, self.address, RESTART_SECONDS)
-                # to all workers at once: none prefers another's tasks for want of it
-                data = self.client.scatter([shared], broadcast=True, hash=False)[0]
                 # in bytes, because the scheduler would load what work and tasks are made of
                 sent = self.client.map(
-                    _checked,
+                    checked,
                     [cloudpickle.dumps((work, task)) for task in waiting.values()],
                     shared=data,
                     here=here,
@@ -166,7 +176,7 @@ def _result_of(future: "Future[Any]") -> Any:  # noqa: ANN401  # what the task r
     return result
 
 
-def _checked(piece: bytes, *, shared: Any, here: Mapping[str, str]) -> Any:  # noqa: ANN401  # any work's
+def checked(piece: bytes, *, shared: Any, here: Mapping[str, str]) -> Any:  # noqa: ANN401  # any work's
     """Run on a worker: do a piece of work, unless this worker joined with another environment."""
     differing = differences(here, environment())
     if differing:

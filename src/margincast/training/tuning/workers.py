@@ -67,7 +67,7 @@ def workers_on(execution: Execution) -> MakeWorkers:
     from margincast.training.tuning.cluster import ClusterWorkers  # noqa: PLC0415
 
     assert isinstance(execution, ClusterExecution), f"no workers of a study on {execution}"
-    return lambda folds, _workers, _threads: ClusterWorkers(execution.client, folds)
+    return lambda folds, _workers, _threads: ClusterWorkers(execution, folds)
 
 
 def score_number(folds: StudyFolds, head: Head, step: int, threads: int) -> StepScore:
