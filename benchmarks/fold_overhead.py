@@ -49,19 +49,19 @@ def main() -> None:
     print(f"ratio {ratio:.3f}, budget {BUDGET} ({'kept' if ratio <= BUDGET else 'EXCEEDED'})")
 
 
-def panel_of(job: TrainingJob) -> Panel:
+def panel_of(job: TrainingJob, contracts: int = CONTRACTS, hours: int = HOURS) -> Panel:
     """Make decisions of the shape, with the columns the job's scale reads."""
     rng = np.random.default_rng(1)
-    rows = CONTRACTS * HOURS
-    ts = pd.date_range("2020-01-01", periods=HOURS, freq="h", tz="UTC", unit="us")
+    rows = contracts * hours
+    ts = pd.date_range("2020-01-01", periods=hours, freq="h", tz="UTC", unit="us")
     volatility = np.exp(rng.normal(-4.5, 0.5, (rows, 1)))
     scale = {
         name: (volatility[:, 0] * rng.lognormal(0.0, 0.3, rows)) for name in job.model.scale.columns
     }
     others = {f"feature_{i}": rng.normal(size=rows) for i in range(FEATURES - len(scale))}
-    names = np.array([f"C{i:02d}" for i in range(CONTRACTS)], dtype=object)
+    names = np.array([f"C{i:02d}" for i in range(contracts)], dtype=object)
     frame = pd.DataFrame(
-        {"symbol": np.tile(names, HOURS), "ts": np.repeat(ts, CONTRACTS), "close": 1.0}
+        {"symbol": np.tile(names, hours), "ts": np.repeat(ts, contracts), "close": 1.0}
         | scale
         | others
     )
