@@ -119,7 +119,7 @@ def fail(shared: None, task: str, threads: int) -> None:
 
 def test_a_scheduler_without_workers_says_how_to_start_some(scheduler, monkeypatch):
     # the first test: the fixture of the others starts the workers
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.2)
     with (
         pytest.raises(InputError, match=r"no worker; start some.*dask worker tcp"),
         open_execution(scheduler.address, threads=1),

@@ -24,7 +24,9 @@ from margincast.core.execution import Result, Shared, Task
 from margincast.training.execution.environment import differences, environment
 
 CONNECT_SECONDS = 10.0
-"""How long a scheduler, and then its first worker, may take to answer."""
+"""How long a scheduler may take to answer."""
+WORKER_SECONDS = 10.0
+"""How long its first worker may take to join."""
 RESTART_SECONDS = 60.0
 """How long workers that were all lost may take to come back."""
 ROUNDS = 3
@@ -58,7 +60,7 @@ def dask_cluster(address: str) -> Iterator["ClusterExecution"]:
                 "leave out --cluster to work on this machine"
             ) from error
     try:
-        _wait_for_a_worker(client, address, CONNECT_SECONDS)
+        _wait_for_a_worker(client, address, WORKER_SECONDS)
         _require_environment(client, address)
         yield ClusterExecution(client, address)
     finally:
