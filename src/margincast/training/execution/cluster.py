@@ -15,6 +15,7 @@ from typing import Any
 
 import cloudpickle
 from distributed import Client, Future, as_completed
+from distributed.client import ClosedClientError
 from distributed.comm.addressing import get_address_host_port
 from distributed.scheduler import KilledWorker
 from threadpoolctl import threadpool_limits
@@ -31,6 +32,8 @@ RESTART_SECONDS = 60.0
 """How long workers that were all lost may take to come back."""
 ROUNDS = 3
 """Times that work is sent anew after all workers that held it were lost."""
+LOST = (OSError, TimeoutError, ClosedClientError)
+"""What Dask's client raises when its scheduler is gone, or was too long."""
 KEPT = "what was finished is kept, the same command continues from there"
 
 
@@ -64,7 +67,7 @@ def dask_cluster(address: str) -> Iterator["ClusterExecution"]:
         _require_environment(client, address)
         yield ClusterExecution(client, address)
     finally:
-        with suppress(OSError, TimeoutError):
+        with suppress(*LOST):
             client.close(timeout=CONNECT_SECONDS)
 
 
@@ -145,14 +148,14 @@ class ClusterExecution:
                     continue  # lost with its data: it still waits
                 yield waiting.pop(number), result
         finally:
-            with suppress(OSError, TimeoutError, CancelledError):
+            with suppress(*LOST, CancelledError):
                 self.client.cancel(list(futures))
 
     @contextmanager
     def _scheduler_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, TimeoutError) as error:
+        except LOST as error:
             raise InputError(
                 f"the Dask scheduler {self.address} was lost ({error or type(error).__name__}); "
                 f"{KEPT}, on the cluster or without it"

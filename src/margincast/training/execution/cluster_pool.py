@@ -14,7 +14,7 @@ from distributed import Future as DaskFuture
 from distributed.scheduler import KilledWorker
 
 from margincast.core.execution import Result, Shared, Task
-from margincast.training.execution.cluster import ClusterExecution, checked
+from margincast.training.execution.cluster import LOST, ClusterExecution, checked
 from margincast.training.execution.environment import environment
 
 
@@ -42,13 +42,18 @@ class ClusterPool:
         worker after the other.
         """
         answer: Future[Result] = Future()
-        asked = self._execution.client.submit(
-            checked,
-            cloudpickle.dumps((work, task)),
-            shared=self._data,
-            here=environment(),
-            pure=False,
-        )
+        try:
+            asked = self._execution.client.submit(
+                checked,
+                cloudpickle.dumps((work, task)),
+                shared=self._data,
+                here=environment(),
+                pure=False,
+            )
+        except LOST as error:
+            # lost since the last answer: the caller hears of it as of any other piece
+            answer.set_exception(BrokenExecutor(f"a piece of work was lost ({error})"))
+            return answer
         self._asked.add(asked)
         asked.add_done_callback(lambda done: self._settle(done, answer))
         return answer
@@ -64,7 +69,7 @@ class ClusterPool:
 
     def close(self) -> None:
         """Drop what is not answered yet."""
-        with suppress(OSError, TimeoutError, CancelledError):
+        with suppress(*LOST, CancelledError):
             self._execution.client.cancel(list(self._asked))
         self._asked.clear()
 
