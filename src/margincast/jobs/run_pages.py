@@ -16,7 +16,7 @@ from margincast.jobs.backtest_record import Backtest
 from margincast.jobs.headline import PRIMARY_METRIC, metric_name
 from margincast.models.catalogue import OURS
 from margincast.specs.training import Peer, TrainingJob
-from margincast.training.tracking.pages import Chart, Column, View, view_page
+from margincast.training.tracking.pages import MAXIMUM_NOTE, Chart, Column, View, view_page
 
 LATEST, OVER_TIME, ALL_MODELS, JOBS = "latest", "over-time", "all-models", "jobs"
 """Views, as in their addresses."""
@@ -67,11 +67,15 @@ def describe_job(result: Backtest, job: TrainingJob) -> str:
         f"**Gate {answer}** ({len(verdict.checks)} checks). {job.description}.",
         *(f"- {reason}" for reason in verdict.reasons),
     ]
+    ending = ["", HOW_TO_READ, "", "All of it: `report.html` among the artifacts."]
     for minutes, evaluation in result.evaluations.items():
-        lines += ["", f"**{format_minutes(minutes)} horizon**, {_decisions(evaluation, job)}", ""]
-        lines += _table(evaluation)
-    lines += ["", HOW_TO_READ, "", "All of it: `report.html` among the artifacts."]
-    return "\n".join(lines)
+        heading = f"**{format_minutes(minutes)} horizon**, {_decisions(evaluation, job)}"
+        table = ["", heading, "", *_table(evaluation)]
+        if len("\n".join([*lines, *table, *ending])) > MAXIMUM_NOTE:
+            lines += ["", f"The table of {format_minutes(minutes)} has no room here."]
+        else:
+            lines += table
+    return "\n".join([*lines, *ending])
 
 
 def describe_model(result: Backtest, name: str, job: TrainingJob) -> str:

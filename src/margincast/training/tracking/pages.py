@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from margincast.training.tracking.address import StoreUnreachableError
 from margincast.training.tracking.store import store_errors
@@ -20,6 +21,8 @@ from margincast.training.tracking.tracker import Tracker
 
 NOTE_TAG = MLFLOW_RUN_NOTE
 """Description of a run or an experiment, Markdown."""
+MAXIMUM_NOTE = MAX_TAG_VAL_LENGTH
+"""Characters of a run's description; MLflow cuts off what is longer."""
 COLOUR_TAG = "mlflow.runColor"
 """A run's colour in tables and charts, as ``#rrggbb``."""
 PRIMARY_METRIC_TAG = "mlflow.experiment.primaryMetric.name"
