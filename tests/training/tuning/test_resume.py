@@ -73,7 +73,17 @@ def test_a_job_killed_in_the_midst_is_continued_by_the_same_command(
     assert again.model == tuned.model
 
 
-def test_an_interrupt_from_the_keyboard_leaves_a_study_that_goes_on(panel, uninterrupted, tmp_path):
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, also where the tests run in the background of a shell that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_from_the_keyboard_leaves_a_study_that_goes_on(
+    panel, uninterrupted, tmp_path, heard
+):
     storage = open_storage("journal:///studies.log", tmp_path)
 
     class Impatient(OneThread):
