@@ -758,7 +758,7 @@ def test_a_stale_contract_falls_back_alone(score, market, tmp_path):
     assert (stale["multiplier"] >= 1.0).all()  # the schedule, or the last margin
     assert (stale["data_as_of"] == ends["SIM-ETH"]).all()
     assert len(levels) == len(everything)
-    assert "fall back to the base schedule" in ending.errors
+    assert "levels fall back: " in ending.errors
 
 
 def test_a_contract_too_young_to_forecast_has_the_base_schedule(score, market, tmp_path):

@@ -112,7 +112,7 @@ def run(
     if fallback:
         reasons = levels.loc[levels["status"] == "fallback", "reason"].value_counts()
         for reason, count in reasons.head(5).items():
-            say(f"{count} of {len(levels)} levels fall back to the base schedule: {reason}")
+            say(f"{count} of {len(levels)} levels fall back: {reason}")
     output.print(f"margin levels: {path}", soft_wrap=True)
     return Scoring(levels, path, problem)
 
