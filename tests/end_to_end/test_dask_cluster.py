@@ -13,10 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from margincast.backtest.replay import replay
 from margincast.core.errors import InputError, SpecError
+from margincast.features import reductions
 from margincast.training.execution.environment import differences, environment
 from margincast.training.execution.opening import open_execution
 
@@ -145,6 +148,34 @@ def test_forecasts_are_those_of_this_machine_to_the_last_byte(
     assert len(counted) == len(set(counted)) == len(MODELS) * 2 * 2
     here = {path.name: path.read_bytes() for path in (trained.out / ".folds").iterdir()}
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == here
+
+
+def test_features_of_books_and_trades_are_those_of_this_machine(
+    dask, command, workspace, market, tmp_path
+):
+    cache = tmp_path / "cache"
+    build = [
+        "features", "build", workspace / "features" / "demo-1m.toml", "--data", market,
+        "--set", "data.book_known_after=0s",
+    ]  # fmt: skip
+    there = command(*build, "--out", tmp_path / "1", "--cache", cache, "--cluster", dask.address)
+    assert there.code == 0, there.errors
+    assert "on 2 thread(s) of 2 worker(s)" in there.errors
+    here = command(*build, "--out", tmp_path / "2", "--cache", "none")
+    assert here.code == 0, here.errors
+    made, expected = (pl.read_parquet(tmp_path / out / "features.parquet") for out in "12")
+    assert_frame_equal(made, expected, check_exact=True)
+    # what workers made was kept here: four tables, all lines of the set
+    (line,) = [text for text in there.errors.splitlines() if "read from the cache" in text]
+    lines = int(line.split()[2])
+    assert sum(1 for _ in cache.rglob("*.parquet")) == lines > 4
+
+
+def test_a_worker_that_does_not_see_the_data_names_the_file(tmp_path):
+    absent = tmp_path / "BTC.parquet"
+    task = reductions._Task(0, "BTC", "book", (), (absent,), reduce=None)
+    with pytest.raises(InputError, match=r"does not see \S+BTC\.parquet .*book of BTC.*share"):
+        reductions._reduced(None, task, 1)
 
 
 def test_tasks_go_to_all_workers_one_thread_each_and_come_with_their_results(dask):

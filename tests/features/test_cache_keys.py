@@ -107,10 +107,11 @@ def names_built(cache: FeatureCache) -> set[str]:
         return pl.DataFrame({"ts": pl.Series([START], dtype=UTC_TIME), **columns})
 
     for family in ("book", "trades"):
-        reduced_lines(
-            cache, family, feature_set(), origins=[], reduce=reduce, details={},
+        lines = reduced_lines(
+            cache, family, feature_set(), origins=[], details={},
             names_of=lambda entries: [entry.function for entry in entries],
         )  # fmt: skip
+        lines.completed(reduce(lines.missing) if lines.missing else None)
     return made
 
 

@@ -73,11 +73,13 @@ def features_build(
     out: OutOption = None,
     overrides: SetOption = None,
     cache: CacheOption = None,
+    *,
+    cluster: ClusterOption = None,
 ) -> None:
     """Build a feature set on market data: features.parquet and features.json."""
     from margincast.jobs import features
 
-    typer.echo(features.build(spec, data, out, overrides or [], cache))
+    typer.echo(features.build(spec, data, out, overrides or [], cache, cluster=cluster))
 
 
 @features_app.command("cache")

@@ -24,7 +24,7 @@ CacheOption = Annotated[
 ClusterOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        "--cluster", help="Dask scheduler whose workers fit; default: here.", metavar="ADDRESS"
+        "--cluster", help="Dask scheduler whose workers help; default: none.", metavar="ADDRESS"
     ),
 ]
 WorkspaceOption = Annotated[

@@ -12,7 +12,7 @@ import io
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,21 @@ class Line:
     family: str
     columns: tuple[str, ...] | None
     key: str | Unkept
+
+
+@dataclass(frozen=True)
+class Known:
+    """Lines as far as they could be read back.
+
+    Attributes:
+        wanted: the lines.
+        found: those that were there, by their place.
+        missing: places of the others, and whether their entries may be written.
+    """
+
+    wanted: tuple[Line, ...]
+    found: Mapping[int, pl.DataFrame]
+    missing: Mapping[int, bool]
 
 
 @dataclass
@@ -112,6 +127,16 @@ class FeatureCache:
         Returns:
             A frame a line, in the order wanted.
         """
+        known = self.look_up(wanted)
+        made = build(list(known.missing)) if known.missing else None
+        return self.completed(known, made, unchanged)
+
+    def look_up(self, wanted: Sequence[Line]) -> "Known":
+        """Read back the lines that are there; :meth:`completed` takes the others.
+
+        Args:
+            wanted: the lines, all over the same rows.
+        """
         found: dict[int, pl.DataFrame] = {}
         missing: dict[int, bool] = {}
         for number, line in enumerate(wanted):
@@ -128,15 +153,31 @@ class FeatureCache:
                 found[number] = frame
         self.reused += len(found)
         self.built += len(missing)
-        if missing:
-            made = build(list(missing))
+        return Known(tuple(wanted), found, missing)
+
+    def completed(
+        self,
+        known: "Known",
+        made: pl.DataFrame | None,
+        unchanged: Callable[[], bool] = lambda: True,
+    ) -> list[pl.DataFrame]:
+        """Keep the lines that were missing, and return all of them in the order wanted.
+
+        Args:
+            known: what was looked up.
+            made: columns of the missing lines; None where none is.
+            unchanged: see :meth:`lines`.
+        """
+        found = dict(known.found)
+        if known.missing:
+            assert made is not None, "lines are missing"
             still_named = unchanged()
-            for number, replaceable in missing.items():
-                columns = wanted[number].columns
-                found[number] = made if columns is None else made.select(columns)
+            for number, replaceable in known.missing.items():
+                line = known.wanted[number]
+                found[number] = made if line.columns is None else made.select(line.columns)
                 if replaceable:
-                    self._keep(wanted[number], found[number], still_named=still_named)
-        return [found[number] for number in range(len(wanted))]
+                    self._keep(line, found[number], still_named=still_named)
+        return [found[number] for number in range(len(known.wanted))]
 
     def finish(self) -> list[Finding]:
         """End a build: remove what no build read for long, and say what went wrong.

@@ -6,6 +6,7 @@ that prove it right, takes longer than computing them (``benchmarks/feature_cach
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
@@ -28,8 +29,22 @@ _RUNS_THROUGH = {
 }
 """Modules between the files and the decisions, beside that of each line's function."""
 
-_ASKED_BY = ("margincast.features.pipeline", __name__)
+_ASKED_BY = ("margincast.features.pipeline", "margincast.features.reductions", __name__)
 """Modules that say what is to be built; they count without what they import."""
+
+
+@dataclass(frozen=True)
+class KnownLines:
+    """Lines of a contract's book or trades, as far as they could be read back.
+
+    Attributes:
+        missing: lines that are to be computed, together and in one pass.
+        completed: given ``ts`` and the columns of these (None where there are none), keeps them
+            and returns all lines: what computing all of them gives.
+    """
+
+    missing: tuple[Feature, ...]
+    completed: Callable[[pl.DataFrame | None], pl.DataFrame]
 
 
 def reduced_lines(
@@ -39,30 +54,24 @@ def reduced_lines(
     *,
     origins: Sequence[Origin | None],
     names_of: Callable[[Sequence[Feature]], Collection[str]],
-    reduce: Callable[[Sequence[Feature]], pl.DataFrame],
     details: Mapping[str, object],
-) -> pl.DataFrame:
-    """Reduce a contract's book or trades by the lines of a set, or read them back.
+) -> KnownLines:
+    """Read back what a contract's book or trades were reduced to by the lines of a set.
 
-    Books and trades are read lazily, so their lines are named by the digests of their files. The
-    lines that are missing are reduced together, in one pass.
+    Books and trades are read lazily, so their lines are named by the digests of their files.
 
     Args:
-        cache: where lines are kept; None reduces all.
+        cache: where lines are kept; None knows none.
         family: section of the set.
         feature_set: the set.
         origins: of everything that is read; with one that is not known, nothing is kept.
         names_of: columns of some lines, in order.
-        reduce: gives ``ts`` and the columns of some lines; ``ts`` does not hang on which.
         details: what else the values hang on, for example the number of book levels, or which
             part of the data is reduced.
-
-    Returns:
-        What ``reduce`` gives for all lines of the family.
     """
     entries: tuple[Feature, ...] = getattr(feature_set, family)
     if cache is None:
-        return reduce(entries)
+        return KnownLines(entries, _as_computed)
     known = [origin for origin in origins if origin is not None]
     grid = feature_set.grid.model_dump(mode="json", include={"interval", "minimum_present"})
     inputs = {"origins": [origin.digest() for origin in known], **grid, **details}
@@ -78,12 +87,20 @@ def reduced_lines(
         else:
             key = _key(cache, inputs | {"line": line}, (module, *_RUNS_THROUGH[family]))
         lines.append(Line(family, ("ts", *names_of((entry,))), key))
-    first, *others = cache.lines(
-        lines,
-        lambda missing: reduce([entries[number] for number in missing]),
-        unchanged=lambda: all(origin.is_unchanged() for origin in known),
-    )
-    return first.hstack([series for frame in others for series in frame.drop("ts")])
+    found = cache.look_up(lines)
+
+    def completed(made: pl.DataFrame | None) -> pl.DataFrame:
+        first, *others = cache.completed(
+            found, made, unchanged=lambda: all(origin.is_unchanged() for origin in known)
+        )
+        return first.hstack([series for frame in others for series in frame.drop("ts")])
+
+    return KnownLines(tuple(entries[number] for number in found.missing), completed)
+
+
+def _as_computed(made: pl.DataFrame | None) -> pl.DataFrame:
+    assert made is not None, "without a cache all lines are computed"
+    return made
 
 
 def kept_states(

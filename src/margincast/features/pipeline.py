@@ -6,24 +6,26 @@ is a bar close; a contract has decisions where its bar is present and its warm-u
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import pandas as pd
 import polars as pl
 
 from margincast.core.errors import InputError
+from margincast.core.execution import Execution
 from margincast.core.time import format_duration
 from margincast.data.quality import Finding
 from margincast.data.underlyings import symbol_of_leader
-from margincast.features import implied_vol, order_book, trade_flow
+from margincast.features import implied_vol
 from margincast.features.cache import FeatureCache
-from margincast.features.cached_lines import kept_states, reduced_lines
+from margincast.features.cached_lines import kept_states
 from margincast.features.causes import Causes
 from margincast.features.contract import own_columns, states_of, with_shared
 from margincast.features.leader import beside_the_leader, leader_columns, leader_to_the_end
 from margincast.features.library import Unit
 from margincast.features.plan import Plan
+from margincast.features.reductions import reduced_columns
 from margincast.features.sources import Sources
 from margincast.features.tables import missing_tables
 from margincast.specs.features import FeatureSet
@@ -52,6 +54,7 @@ def build_features(
     sources: Sources,
     cache: FeatureCache | None = None,
     done: Callable[[str], None] | None = None,
+    execution: Execution | None = None,
 ) -> FeatureTable:
     """Build the features of a set at every decision of every contract.
 
@@ -61,6 +64,8 @@ def build_features(
         cache: where what was reduced of books and trades or fitted to options before is read back,
             and the rest kept; the table is the same to the last bit with and without.
         done: told of each table of each contract that is done, for those who wait.
+        execution: where books and trades are reduced, a table of a contract a task; None: here,
+            where Polars uses all cores for one after the other.
 
     Raises:
         InputError: an unknown function or column, a window off the grid, or no decision at all.
@@ -69,7 +74,7 @@ def build_features(
     grid = feature_set.grid
     findings: list[Finding] = []
     tell = done or _nobody
-    reduced = reduced_columns(plan, sources, cache, tell)
+    reduced = reduced_columns(plan, sources, cache, tell, execution)
     sources, more = with_surfaces(plan, sources, cache)
     findings += more
     seen = leader_columns(plan, sources)
@@ -108,77 +113,6 @@ def build_features(
 
 def _nobody(_: str) -> None:
     """Tell nobody."""
-
-
-def reduced_columns(
-    plan: Plan,
-    sources: Sources,
-    cache: FeatureCache | None = None,
-    done: Callable[[str], None] = _nobody,
-) -> dict[str, pl.DataFrame]:
-    """Reduce books and trades to what was known at each decision, by contract that has bars."""
-    feature_set, grid = plan.feature_set, plan.feature_set.grid
-    of_books, of_trades = (sources.origins.get(table, {}) for table in ("book", "trades"))
-    reduced: dict[str, pl.DataFrame] = {}
-    ends = _last_decisions(sources, grid.leader)
-    books = sources.books
-    if books is not None and feature_set.book:
-        for symbol, snapshots in books.frames.items():
-            if symbol not in ends:
-                continue
-            levels = books.levels[symbol]
-            reduced[symbol] = reduced_lines(
-                cache,
-                "book",
-                feature_set,
-                origins=[of_books.get(symbol)],
-                names_of=partial(order_book.column_units, interval=grid.interval),
-                reduce=partial(
-                    order_book.reduce_book,
-                    snapshots,
-                    levels,
-                    interval=grid.interval,
-                    minimum_present=grid.minimum_present,
-                    until=ends[symbol],
-                ),
-                details={"levels": levels, "until": ends[symbol].isoformat()},
-            )
-            done(f"book of {symbol}")
-    if sources.trades is not None and feature_set.trades:
-        for symbol, rows in sources.trades.frames.items():
-            if symbol not in ends:
-                continue
-            book = None if books is None else books.frames.get(symbol)
-            flow = reduced_lines(
-                cache,
-                "trades",
-                feature_set,
-                origins=[of_trades.get(symbol), *([] if book is None else [of_books.get(symbol)])],
-                names_of=partial(trade_flow.column_units, interval=grid.interval),
-                reduce=partial(
-                    trade_flow.reduce_trades,
-                    rows,
-                    book,
-                    interval=grid.interval,
-                    minimum_present=grid.minimum_present,
-                    until=ends[symbol],
-                ),
-                details={"with_book": book is not None, "until": ends[symbol].isoformat()},
-            )
-            reduced[symbol] = (
-                reduced[symbol].join(flow, on="ts", how="full", coalesce=True).sort("ts")
-                if symbol in reduced
-                else flow
-            )
-            done(f"trades of {symbol}")
-    return reduced
-
-
-def _last_decisions(sources: Sources, leader: str) -> dict[str, datetime]:
-    """Close of each contract's last bar; of the leader, the last at which others see it."""
-    bars = sources.bars
-    ends = {symbol: frame["ts"][-1] + bars.interval for symbol, frame in bars.frames.items()}
-    return ends | ({leader: max(ends.values())} if leader in ends else {})
 
 
 def with_surfaces(

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from margincast.core.errors import InputError
+from margincast.core.execution import Execution
 from margincast.data.quality import Finding, found
 from margincast.data.writing import write_table
 from margincast.features.loading import load_feature_set
@@ -34,13 +35,16 @@ def build(
     out: Path | None,
     overrides: list[str],
     cache: str | None = None,
+    *,
+    cluster: str | None = None,
 ) -> Path:
     """Build a feature set and write ``features.parquet`` and ``features.json``.
 
     ``--data`` is a folder as :func:`margincast.jobs.market_folder.choose_data` reads it. Tables
     that the set reads and the data does not hold are reported, and their columns are NaN; a
     training job would refuse them. Overrides of ``data.*`` say which entries to read, as in a
-    training spec; others change the set.
+    training spec; others change the set. With a Dask cluster its workers, which must see the files
+    under the same paths, reduce books and trades.
 
     Returns:
         The Parquet file.
@@ -52,11 +56,19 @@ def build(
     feature_set = load_feature_set(spec, [text for text in overrides if text not in named])
     setting = Setting.of(spec, data, out, f"features-{feature_set.name}", cache)
     _require_folder(setting.out)
+    with setting.on(cluster) as placed:
+        return _build(feature_set, placed, named, placed.execution if cluster else None)
+
+
+def _build(
+    feature_set: FeatureSet, setting: Setting, named: list[str], execution: Execution | None
+) -> Path:
+    """Build and write; ``execution`` as :func:`~margincast.features.pipeline.build_features`."""
     chosen = choose_data(setting.root, feature_set, named)
     market = read_market(chosen, feature_set, setting.root, require_all=False)
     sources = market.sources
     with progress("features", _pieces(feature_set, sources)) as counter:
-        table = build_features(feature_set, sources, setting.cache, counter.advance)
+        table = build_features(feature_set, sources, setting.cache, counter.advance, execution)
     setting.say_what_was_reused()
     findings = found((*market.findings, *table.findings))
     for finding in findings:
