@@ -20,7 +20,8 @@ from margincast.data.simulated.parameters import MarketParameters, select_contra
 from margincast.margin.levels import margin_levels_for, position_margin_usd
 from margincast.margin.liquidation_cost import Book
 from margincast.specs.loading import load_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 
 WORKSPACE = Path(__file__).resolve().parents[1]
 BOOK_LEVELS = 10

@@ -13,7 +13,8 @@ from margincast.features.library import LIBRARY
 from margincast.features.plan import FAMILIES
 from margincast.models.catalogue import LOADERS, OURS
 from margincast.specs.features import Grid
-from margincast.specs.serving import MarginPolicy, Tier
+from margincast.specs.schedule import Tier
+from margincast.specs.serving import MarginPolicy
 from margincast.specs.training import TrainingJob
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,8 @@ from margincast.backtest.published import published_margin
 from margincast.core.errors import InputError
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.loading import load_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 
 WORKSPACE = Path(__file__).resolve().parents[2]
 SPEC = WORKSPACE / "serving" / "perp-8h.toml"

@@ -12,7 +12,8 @@ from margincast.core.errors import InputError
 from margincast.margin.levels import margin_levels_for
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.loading import load_spec, validate_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy, Publication
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy, Publication
 
 WORKSPACE = Path(__file__).resolve().parents[2]
 SHIPPED = load_spec(WORKSPACE / "serving" / "perp-8h.toml", MarginPolicy)

@@ -17,7 +17,8 @@ from margincast.margin.levels import (
 from margincast.margin.liquidation_cost import Book, walk_book
 from margincast.margin.schedule import tiers_for
 from margincast.specs.loading import load_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 
 SERVING = Path(__file__).resolve().parents[2] / "serving"
 PERPETUALS = load_spec(SERVING / "schedules" / "perpetuals.toml", BaseSchedule)

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
 from margincast.margin.liquidation_cost import Book, liquidation_costs, walk_book
-from margincast.specs.serving import BookWalk, Liquidation, Tier
+from margincast.specs.schedule import Tier
+from margincast.specs.serving import BookWalk, Liquidation
 
 STATED = Liquidation(taker_fee_rate=0.0005, liquidation_fee_rate=0.001, half_spread_bps=2.0)
 WALKED = Liquidation(

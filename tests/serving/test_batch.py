@@ -31,7 +31,8 @@ from margincast.serving.batch import (
 )
 from margincast.serving.manifest import BundleMetadata, Manifest
 from margincast.specs.loading import load_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 
 SERVING = Path(__file__).resolve().parents[2] / "serving"
 SCHEDULE = load_spec(SERVING / "schedules" / "perpetuals.toml", BaseSchedule)

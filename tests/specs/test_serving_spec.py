@@ -9,7 +9,8 @@ from margincast.core.errors import InputError, SpecError
 from margincast.core.time import format_duration
 from margincast.margin.schedule import require_policy_fits, tiers_for
 from margincast.specs.loading import load_spec, validate_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 
 WORKSPACE = Path(__file__).resolve().parents[2]
 SERVING = WORKSPACE / "serving"

@@ -23,7 +23,8 @@ from margincast.backtest.position_model import (
 from margincast.backtest.published import published_margin, require_level
 from margincast.core.types import FloatArray, Side
 from margincast.models.protocol import Panel, TailForecast
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 
 PUBLISHED, BASE, FORECAST = "published", "base schedule", "forecast alone"
 LEVERAGES = (2.0, 3.0, 5.0, 10.0, 20.0)

@@ -31,7 +31,8 @@ from margincast.models.catalogue import OURS
 from margincast.models.horizons import horizon_crossings
 from margincast.serving.gate import evaluate_gate, verdict_of_horizons
 from margincast.specs.loading import find_workspace, load_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 from margincast.specs.training import TrainingJob
 from margincast.training.splits import Fold
 from margincast.training.workload import Workload, build_workload, describe

@@ -36,7 +36,8 @@ from margincast.serving.manifest import Manifest
 from margincast.serving.registry import Registry
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import apply_overrides, load_spec, validate_spec
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 from margincast.specs.training import Data, TrainingJob
 from margincast.training.market import Market, read_market
 from margincast.training.panel import assemble_panels

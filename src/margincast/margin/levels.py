@@ -27,7 +27,8 @@ from margincast.margin.policy import (
     source_of,
 )
 from margincast.margin.schedule import require_floors_below_caps, tiers_for
-from margincast.specs.serving import BaseSchedule, MarginPolicy, Tier
+from margincast.specs.schedule import BaseSchedule, Tier
+from margincast.specs.serving import MarginPolicy
 
 Status = Literal["ok", "fallback"]
 

@@ -12,7 +12,8 @@ import numpy as np
 from margincast.core.errors import InputError
 from margincast.core.types import FloatArray, Side
 from margincast.core.units import BPS
-from margincast.specs.serving import Liquidation, Tier
+from margincast.specs.schedule import Tier
+from margincast.specs.serving import Liquidation
 
 
 @dataclass(frozen=True, eq=False)

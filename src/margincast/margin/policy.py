@@ -9,7 +9,8 @@ import math
 from margincast.core.time import format_duration
 from margincast.margin.explanation import percent
 from margincast.margin.rounding import exact, round_up
-from margincast.specs.serving import MarginPolicy, Tier
+from margincast.specs.schedule import Tier
+from margincast.specs.serving import MarginPolicy
 
 
 def initial_margin_rate(mmr: float, tier: Tier, policy: MarginPolicy) -> tuple[float, str]:

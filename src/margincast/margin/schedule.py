@@ -5,7 +5,8 @@ caps on one of them.
 """
 
 from margincast.core.errors import InputError, did_you_mean
-from margincast.specs.serving import BaseSchedule, MarginPolicy, Tier
+from margincast.specs.schedule import BaseSchedule, Tier
+from margincast.specs.serving import MarginPolicy
 
 
 def tiers_for(schedule: BaseSchedule, symbol: str) -> tuple[Tier, ...]:

@@ -15,7 +15,8 @@ from margincast.margin.parameters import Parameters
 from margincast.margin.schedule import tiers_for
 from margincast.margin.timeline import Forecasts, Rows, through_time
 from margincast.models.protocol import Panel, TailForecast
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 from margincast.training.policy_inputs import references_of, wanted_of
 
 

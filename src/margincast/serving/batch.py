@@ -21,7 +21,8 @@ from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel
 from margincast.serving.background import backgrounds_at
 from margincast.serving.manifest import Manifest
-from margincast.specs.serving import BaseSchedule, MarginPolicy
+from margincast.specs.schedule import BaseSchedule
+from margincast.specs.serving import MarginPolicy
 
 COLUMNS = (
     "symbol", "side", "tier", "tier_floor_usd", "tier_cap_usd", "effective_from", "mmr", "imr",
