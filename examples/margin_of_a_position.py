@@ -9,16 +9,19 @@ Run: ``python examples/margin_of_a_position.py [--forecast 0.025] [--notional 60
 
 import argparse
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from margincast.core.types import SIDES
 from margincast.data.simulated.market import simulate_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
-from margincast.margin.levels import margin_levels_for, position_margin_usd
+from margincast.margin.explanation import chain_of
+from margincast.margin.levels import margin_levels, position_margin_usd
 from margincast.margin.liquidation_cost import Book
+from margincast.margin.tier_rows import tier_rows
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
@@ -38,31 +41,31 @@ def main() -> None:
 
     policy = load_spec(WORKSPACE / "serving" / "demo.toml", MarginPolicy)
     schedule = load_spec(WORKSPACE / policy.schedule.file, BaseSchedule)
-    levels = margin_levels_for(
-        arguments.symbol,
-        arguments.side,
-        {arguments.side: arguments.forecast},
-        schedule,
+    both = margin_levels(
+        tier_rows([arguments.symbol], schedule, policy),
+        {arguments.side: np.array([arguments.forecast])},
         policy,
-        data_age=timedelta(minutes=1),
-        book=latest_book(arguments.symbol),
+        data_age=np.array([1], dtype="timedelta64[m]"),
+        books={arguments.symbol: latest_book(arguments.symbol)},
     )
+    levels = both[both["side"] == arguments.side]
     print(f"{arguments.symbol} {arguments.side}, policy {policy.name}")
     print("tier up to USD      MMR      IMR  leverage  amount USD  binding rule")
-    for level in levels:
+    for level in levels.to_dict("records"):
         print(
-            f"{level.tier_cap_usd:14,.0f} {level.mmr:8.3%} {level.imr:8.3%} "
-            f"{level.max_leverage:8.1f}x {level.maintenance_amount:11,.2f}  {level.binding_rule}"
+            f"{level['tier_cap_usd']:14,.0f} {level['mmr']:8.3%} {level['imr']:8.3%} "
+            f"{level['max_leverage']:8.1f}x {level['maintenance_amount']:11,.2f}  "
+            f"{level['binding_rule']}"
         )
 
     margin = position_margin_usd(arguments.notional, levels)
-    tier = next(level for level in levels if arguments.notional <= level.tier_cap_usd)
-    print(f"\nsteps of tier {tier.tier}")
-    for step in tier.steps:
+    tier = levels[levels["tier_cap_usd"] >= arguments.notional].iloc[0]
+    print(f"\nsteps of tier {tier['tier']}")
+    for step in chain_of(tier, policy):
         print(f"{step.name:16} {step.value_before:8.3%} -> {step.value_after:8.3%}  {step.reason}")
     print(
         f"\nmaintenance margin of {arguments.notional:,.0f} USD: {arguments.notional:,.0f} x "
-        f"{tier.mmr:.3%} - {tier.maintenance_amount:,.2f} = {margin:,.2f} USD"
+        f"{tier['mmr']:.3%} - {tier['maintenance_amount']:,.2f} = {margin:,.2f} USD"
     )
 
 

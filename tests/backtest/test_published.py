@@ -1,6 +1,5 @@
 """The published margin is serving's own, decision by decision."""
 
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,8 @@ import pytest
 
 from margincast.backtest.published import published_margin
 from margincast.core.errors import InputError
-from margincast.margin.levels import margin_levels_for
+from margincast.margin.levels import margin_levels
+from margincast.margin.tier_rows import tier_rows
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.loading import load_spec, validate_spec
 from margincast.specs.schedule import BaseSchedule
@@ -66,18 +66,19 @@ def published(panel, forecast, policy=POLICY, every="1h", tier=1):
 def test_every_margin_is_the_one_serving_publishes_from_that_decision(panel, forecast, sides, tier):
     policy = changed(forecast={"sides": sides})
     made = published(panel, forecast, policy, tier=tier)
-    for row in range(len(panel)):
-        known = dict(zip(SIDES, forecast.quantiles[row, :, 0], strict=True))
-        symbol = panel.frame["symbol"].iloc[row]
-        for i, side in enumerate(SIDES):
-            levels = margin_levels_for(symbol, side, known, SCHEDULE, policy, data_age=timedelta(0))
-            own = levels[tier - 1]
-            assert made.fallback[i, row] == (own.status == "fallback")
-            if made.fallback[i, row]:
-                before = made.rates[i, row - len(CONTRACTS)] if row >= len(CONTRACTS) else 0.0
-                assert made.rates[i, row] == max(own.mmr, before)
-            else:
-                assert made.rates[i, row] == own.mmr
+    decided = panel.frame["symbol"].tolist()
+    levels = margin_levels(
+        tier_rows(decided, SCHEDULE, policy),
+        {side: forecast.at(side, 0.99) for side in SIDES},
+        policy,
+        data_age=np.zeros(len(decided), dtype="timedelta64[us]"),
+    )
+    for i, side in enumerate(SIDES):
+        own = levels[(levels["side"] == side) & (levels["tier"] == tier)]
+        for row, (mmr, status) in enumerate(zip(own["mmr"], own["status"], strict=True)):
+            assert made.fallback[i, row] == (status == "fallback")
+            before = made.rates[i, row - len(CONTRACTS)] if row >= len(CONTRACTS) else 0.0
+            assert made.rates[i, row] == (max(mmr, before) if status == "fallback" else mmr)
     assert made.fallback.any()
     assert not made.fallback.all()
 

@@ -1,21 +1,28 @@
 import math
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
+from margincast.margin.explanation import chain_of, steps_of
 from margincast.margin.levels import (
+    Background,
     fallback_levels,
-    margin_levels_for,
+    margin_levels,
     position_margin_usd,
 )
-from margincast.margin.liquidation_cost import Book, walk_book
+from margincast.margin.liquidation_cost import Book, liquidation_costs, walk_book
+from margincast.margin.maintenance import maintenance_amounts, maintenance_margin_usd
+from margincast.margin.rounding import exact, round_up
 from margincast.margin.schedule import tiers_for
+from margincast.margin.tier_rows import tier_rows
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
@@ -40,59 +47,138 @@ def books(draw):
 
 
 def levels_of(symbol="BTCUSDT", side="long", forecast=0.04, policy=POLICY, book=None):
-    return margin_levels_for(
-        symbol, side, {side: forecast}, PERPETUALS, policy, data_age=FRESH, book=book
+    """The levels of one contract's side, as records."""
+    return of_side({side: forecast}, symbol, side, policy, book=book).to_dict("records")
+
+
+def table_of(levels):
+    """Caps, rates and amounts of records."""
+    names = ("tier_cap_usd", "mmr", "maintenance_amount")
+    return [[level[name] for level in levels] for name in names]
+
+
+def of_side(forecasts, symbol="BTCUSDT", side="long", policy=POLICY, *, book=None, age=FRESH):
+    levels = margin_levels(
+        tier_rows([symbol], PERPETUALS, policy),
+        {side: np.array([forecast]) for side, forecast in forecasts.items()},
+        policy,
+        data_age=np.array([age], dtype="timedelta64[us]"),
+        books={} if book is None else {symbol: book},
     )
+    return levels[levels["side"] == side]
 
 
 def test_the_first_tier_by_hand():
-    # See margin_for_tier: 4 % + 0.17 %, x 1.1, rounded up to 4.6 %; 11.5 x the base 0.4 %.
+    # See margin_levels: 4 % + 0.17 %, x 1.1, rounded up to 4.6 %; 11.5 x the base 0.4 %.
     first, *_, last = levels_of()
-    assert (first.mmr, first.imr, first.maintenance_amount) == (0.046, 0.069, 0.0)
-    assert first.max_leverage == pytest.approx(14.4928, abs=1e-4)
-    assert first.liquidation_cost == pytest.approx(0.0017)
-    assert (first.status, first.binding_rule, first.tier) == ("ok", "forecast", 1)
-    assert first.reason == "0.99 quantile of the adverse excursion over 8h, long: 4 %"
-    assert (last.mmr, last.imr, last.binding_rule) == (0.5, 1.0, "base schedule")
+    assert (first["mmr"], first["imr"], first["maintenance_amount"]) == (0.046, 0.069, 0.0)
+    assert first["max_leverage"] == pytest.approx(14.4928, abs=1e-4)
+    assert first["liquidation_cost"] == pytest.approx(0.0017)
+    assert (first["status"], first["binding_rule"], first["tier"]) == ("ok", "forecast", 1)
+    assert first["reason"] == "0.99 quantile of the adverse excursion over 8h, long: 4 %"
+    assert first["imr_reason"] == "1.5 x MMR 4.6 %"
+    assert (last["mmr"], last["imr"], last["binding_rule"]) == (0.5, 1.0, "base schedule")
+    assert last["reason"] == "raised to 1 x base MMR 50 % = 50 %"
+
+
+def test_the_chain_of_a_row_is_told_from_the_row():
+    last = levels_of(forecast=0.5)[-1]
+    steps = chain_of(last, POLICY)
+    assert [step.name for step in steps] == list(steps_of(POLICY))
+    assert [step.value_before for step in steps] == [0.0] + [s.value_after for s in steps[:-1]]
+    assert steps[-1].value_after == last["mmr"]
+    said = {step.name: step.reason for step in steps}
+    assert said["cap"] == "lowered to cap of 50 %"
+    assert said["multiplier cap"] == "not binding: 100 x base MMR 50 % = 5000 %"
+    assert said["long-run floor"] == "not binding: the contract's history is not known"
+    assert said[last["binding_rule"]] == last["reason"]
+    (fallback,) = chain_of(levels_of(forecast=-1.0)[0], POLICY)
+    assert (fallback.name, fallback.value_after) == ("fallback", 0.004)
+
+
+# A slow twin: one contract, one tier, one number at a time
+
+
+def twin_of(symbol, side, forecast, policy, book):
+    tiers = tiers_for(PERPETUALS, symbol)
+    limits, made = policy.limits, []
+    for tier, cost in zip(
+        tiers, liquidation_costs(tiers, side, policy.liquidation, book), strict=True
+    ):
+        value = (forecast + cost.rate) * (1.0 + policy.buffer.rate)
+        value = max(value, limits.mmr_floor, limits.multiplier_floor * tier.mmr)
+        value = min(value, max(limits.multiplier_cap * tier.mmr, cost.rate), limits.mmr_cap)
+        mmr = round_up(value, policy.rounding.mmr_step)
+        wanted = max(exact(policy.initial.imr_over_mmr) * exact(mmr), exact(tier.imr))
+        imr = round_up(min(wanted, exact(1.0)), policy.rounding.imr_step)
+        made.append((mmr, imr, mmr / tier.mmr))
+    amounts = maintenance_amounts([t.floor_usd for t in tiers], [mmr for mmr, _, _ in made])
+    return [(*one, amount) for one, amount in zip(made, amounts, strict=True)]
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(SYMBOLS, FORECASTS, FORECASTS, st.none() | books()), max_size=3))
+def test_all_rows_at_once_are_one_number_at_a_time(cases):
+    named = {symbol: (symbol, long, short, book) for symbol, long, short, book in cases}
+    symbols = sorted(named)
+    levels = margin_levels(
+        tier_rows(symbols, PERPETUALS, BOOK_POLICY),
+        {
+            "long": np.array([named[symbol][1] for symbol in symbols]),
+            "short": np.array([named[symbol][2] for symbol in symbols]),
+        },
+        BOOK_POLICY,
+        data_age=np.zeros(len(symbols), dtype="timedelta64[us]"),
+        books={symbol: book for symbol, _, _, book in named.values() if book is not None},
+    )
+    slow = [
+        row
+        for symbol, long, short, book in (named[symbol] for symbol in symbols)
+        for side, forecast in (("long", long), ("short", short))
+        for row in twin_of(symbol, side, forecast, BOOK_POLICY, book)
+    ]
+    numbers = levels[["mmr", "imr", "multiplier", "maintenance_amount"]]
+    assert list(numbers.itertuples(index=False, name=None)) == slow
 
 
 @given(SYMBOLS, SIDES, FORECASTS, st.none() | books())
 def test_rates_never_fall_from_tier_to_tier(symbol, side, forecast, book):
     levels = levels_of(symbol, side, forecast, BOOK_POLICY, book)
     tiers = tiers_for(PERPETUALS, symbol)
-    assert [level.tier for level in levels] == list(range(1, len(tiers) + 1))
+    assert [level["tier"] for level in levels] == list(range(1, len(tiers) + 1))
     for lower, upper in pairwise(levels):
-        assert lower.mmr <= upper.mmr
-        assert lower.imr <= upper.imr
-        assert lower.tier_cap_usd == upper.tier_floor_usd
-        assert lower.maintenance_amount <= upper.maintenance_amount
+        assert lower["mmr"] <= upper["mmr"]
+        assert lower["imr"] <= upper["imr"]
+        assert lower["tier_cap_usd"] == upper["tier_floor_usd"]
+        assert lower["maintenance_amount"] <= upper["maintenance_amount"]
     for level, tier in zip(levels, tiers, strict=True):
-        assert level.status == "ok"
-        assert level.mmr >= max(tier.mmr, level.liquidation_cost)
-        assert level.multiplier == pytest.approx(level.mmr / tier.mmr)
+        assert level["status"] == "ok"
+        assert level["mmr"] >= max(tier.mmr, level["liquidation_cost"])
+        assert level["multiplier"] == pytest.approx(level["mmr"] / tier.mmr)
 
 
 @given(SYMBOLS, SIDES, FORECASTS, books())
 def test_margin_is_continuous_and_rising_in_notional(symbol, side, forecast, book):
     levels = levels_of(symbol, side, forecast, BOOK_POLICY, book)
+    of_tiers = table_of(levels)
     for level in levels[1:]:
-        edge = level.tier_floor_usd
-        above = edge * level.mmr - level.maintenance_amount
-        assert position_margin_usd(edge, levels) == pytest.approx(above, rel=1e-9)
-    notionals = np.geomspace(1.0, levels[-1].tier_cap_usd, 40)
-    margins = [position_margin_usd(float(notional), levels) for notional in notionals]
+        edge = level["tier_floor_usd"]
+        above = edge * level["mmr"] - level["maintenance_amount"]
+        assert maintenance_margin_usd(edge, *of_tiers) == pytest.approx(above, rel=1e-9)
+    notionals = np.geomspace(1.0, levels[-1]["tier_cap_usd"], 40)
+    margins = [maintenance_margin_usd(float(notional), *of_tiers) for notional in notionals]
     assert all(low < high for low, high in pairwise(margins))
 
 
-@given(SYMBOLS, SIDES, st.floats(1e-4, 0.05), books())
+@given(SYMBOLS, SIDES, st.floats(1e-4, 0.03), books())
 def test_every_position_can_pay_for_the_forecast_and_for_closing(symbol, side, forecast, book):
     levels = levels_of(symbol, side, forecast, BOOK_POLICY, book)
-    assert all("cap" not in level.binding_rule for level in levels)
-    fee_rate = 0.0005 + 0.001
-    for notional in np.geomspace(1.0, levels[-1].tier_cap_usd, 40):
+    assert all("cap" not in level["binding_rule"] for level in levels)
+    fee_rate, of_tiers = 0.0005 + 0.001, table_of(levels)
+    for notional in np.geomspace(1.0, levels[-1]["tier_cap_usd"], 40):
         closing = walk_book(book, side, np.array([notional]), least_rate=0.0001, unshown_rate=0.02)
         need = notional * (forecast + fee_rate) + closing[0]
-        assert position_margin_usd(float(notional), levels) >= need * (1.0 - 1e-9)
+        assert maintenance_margin_usd(float(notional), *of_tiers) >= need * (1.0 - 1e-9)
 
 
 @given(SYMBOLS, SIDES, FORECASTS, FORECASTS)
@@ -101,9 +187,9 @@ def test_a_larger_forecast_never_lowers_a_level(symbol, side, first, second):
     for lower, upper in zip(
         levels_of(symbol, side, low), levels_of(symbol, side, high), strict=True
     ):
-        assert lower.mmr <= upper.mmr
-        assert lower.imr <= upper.imr
-        assert lower.max_leverage >= upper.max_leverage
+        assert lower["mmr"] <= upper["mmr"]
+        assert lower["imr"] <= upper["imr"]
+        assert lower["max_leverage"] >= upper["max_leverage"]
 
 
 @pytest.mark.parametrize(
@@ -122,29 +208,50 @@ def test_a_larger_forecast_never_lowers_a_level(symbol, side, first, second):
 )
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "FTTUSDT"])
 def test_the_fallback_is_the_base_schedule_exactly(symbol, forecasts, data_age, said):
-    levels = margin_levels_for(symbol, "long", forecasts, PERPETUALS, POLICY, data_age=data_age)
+    levels = of_side({"long": math.nan} | forecasts, symbol, age=data_age).to_dict("records")
     assert [
-        (level.tier_floor_usd, level.tier_cap_usd, level.mmr, level.imr) for level in levels
+        (level["tier_floor_usd"], level["tier_cap_usd"], level["mmr"], level["imr"])
+        for level in levels
     ] == [(t.floor_usd, t.cap_usd, t.mmr, t.imr) for t in tiers_for(PERPETUALS, symbol)]
     for level in levels:
-        assert (level.status, level.multiplier) == ("fallback", 1.0)
-        assert said in level.reason
-        assert math.isnan(level.liquidation_cost)
+        assert (level["status"], level["multiplier"]) == ("fallback", 1.0)
+        assert said in level["reason"]
+        assert math.isnan(level["liquidation_cost"])
 
 
 def test_data_of_the_largest_allowed_age_is_used():
-    levels = margin_levels_for(
-        "BTCUSDT", "long", {"long": 0.04}, PERPETUALS, POLICY, data_age=timedelta(hours=2)
+    pd.testing.assert_frame_equal(
+        of_side({"long": 0.04}, age=timedelta(hours=2)), of_side({"long": 0.04})
     )
-    assert levels == levels_of()
 
 
 def test_the_fallback_keeps_the_refused_forecast_and_continuous_margins():
-    levels = fallback_levels("BTCUSDT", "short", PERPETUALS, "model missing", forecast=-1.0)
-    assert {level.forecast for level in levels} == {-1.0}
+    levels = levels_of(side="short", forecast=-1.0)
+    assert {level["forecast"] for level in levels} == {-1.0}
     # 50,000 x (0.5 % - 0.4 %) = 50; + 500,000 x 0.5 % = 2,550; + 5,000,000 x 1.5 % = 77,550.
-    assert [level.maintenance_amount for level in levels[:4]] == [0.0, 50.0, 2550.0, 77550.0]
-    assert levels[0].reason == "base schedule in force: model missing"
+    amounts = [level["maintenance_amount"] for level in levels[:4]]
+    assert amounts == [0.0, 50.0, 2550.0, 77550.0]
+
+
+def test_contracts_that_cannot_be_forecast_get_their_reason():
+    rows = tier_rows(["BTCUSDT", "FTTUSDT"], PERPETUALS, POLICY)
+    levels = fallback_levels(rows, POLICY, ["model missing", "delisted"])
+    said = levels.groupby("symbol")["reason"].unique()
+    assert said["BTCUSDT"] == ["base schedule in force: model missing"]
+    assert said["FTTUSDT"] == ["base schedule in force: delisted"]
+    assert (levels["mmr"] == rows.base_mmr).all()
+
+
+def test_the_fallback_keeps_a_higher_rate_that_was_published_last():
+    rows = tier_rows(["BTCUSDT"], PERPETUALS, POLICY)
+    none = Background.none(len(rows))
+    published = np.where(rows.tier == 1, 0.02, 0.001)
+    memory = replace(none.memory, published=published)
+    levels = fallback_levels(rows, POLICY, ["model missing"], replace(none, memory=memory))
+    first, second = levels[levels["side"] == "long"].to_dict("records")[:2]
+    assert (first["mmr"], first["imr"]) == (0.02, 0.03)
+    assert first["reason"] == "last published margin kept: model missing"
+    assert (second["mmr"], second["imr"]) == (0.005, 0.01)
 
 
 def test_closing_that_costs_more_than_the_cap_falls_back():
@@ -152,29 +259,27 @@ def test_closing_that_costs_more_than_the_cap_falls_back():
     raw["liquidation"]["book"]["unshown_depth_bps"] = 6_000.0
     policy = MarginPolicy.model_validate(raw)
     levels = levels_of(policy=policy)
-    assert {level.status for level in levels} == {"fallback"}
-    assert "liquidation cost 0.6015 is not between 0 and limits.mmr_cap = 0.5" in levels[0].reason
+    assert {level["status"] for level in levels} == {"fallback"}
+    assert (
+        "liquidation cost 0.6015 is not between 0 and limits.mmr_cap = 0.5" in levels[0]["reason"]
+    )
 
 
 @given(SYMBOLS, FORECASTS, FORECASTS)
 def test_the_larger_forecast_margins_both_sides(symbol, long, short):
     both = {"long": long, "short": short}
-    by_side = [
-        margin_levels_for(symbol, side, both, PERPETUALS, LARGER, data_age=FRESH)
-        for side in ("long", "short")
-    ]
     alone = levels_of(symbol, "long", max(long, short))
-    for levels in by_side:
-        assert [level.mmr for level in levels] == [level.mmr for level in alone]
-        assert {level.forecast for level in levels} == {max(long, short)}
+    for side in ("long", "short"):
+        levels = of_side(both, symbol, side, LARGER)
+        assert levels["mmr"].tolist() == [level["mmr"] for level in alone]
+        assert set(levels["forecast"]) == {max(long, short)}
 
 
 @pytest.mark.parametrize("short", [math.nan, -0.01])
 def test_the_larger_of_two_needs_both(short):
-    both = {"long": 0.04, "short": short}
-    level = margin_levels_for("BTCUSDT", "long", both, PERPETUALS, LARGER, data_age=FRESH)[0]
-    assert level.status == "fallback"
-    assert "short forecast" in level.reason
+    level = of_side({"long": 0.04, "short": short}, policy=LARGER).iloc[0]
+    assert level["status"] == "fallback"
+    assert "short forecast" in level["reason"]
 
 
 def test_a_contradictory_policy_is_refused_and_not_published():
@@ -183,6 +288,13 @@ def test_a_contradictory_policy_is_refused_and_not_published():
         levels_of(policy=policy)
 
 
+def test_the_margin_of_a_position_by_hand():
+    # 20,000 USD x 4.6 %; the same rate up to 50,000 USD and beyond, because the forecast sets both
+    levels = of_side({"long": 0.04})
+    assert position_margin_usd(20_000.0, levels) == 920.0
+    assert position_margin_usd(100_000.0, levels) == 4_600.0
+
+
 def test_the_margin_of_a_position_needs_the_levels_of_one_side():
     with pytest.raises(InputError, match="levels of one contract and side"):
-        position_margin_usd(1.0, levels_of(side="long") + levels_of(side="short"))
+        position_margin_usd(1.0, pd.DataFrame(levels_of() + levels_of(side="short")))

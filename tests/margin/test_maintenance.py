@@ -1,9 +1,14 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
-from margincast.margin.maintenance import maintenance_amounts, maintenance_margin_usd
+from margincast.margin.maintenance import (
+    maintenance_amounts,
+    maintenance_amounts_of_all,
+    maintenance_margin_usd,
+)
 
 EDGES = st.lists(st.integers(1, 10**9), min_size=1, max_size=12, unique=True).map(sorted)
 
@@ -35,6 +40,18 @@ def test_margin_is_the_sum_of_each_tiers_rate_over_the_notional_within_it(tiers,
     )
     fast = maintenance_margin_usd(notional, caps, rates, maintenance_amounts(floors, rates))
     assert fast == pytest.approx(slow, rel=1e-9, abs=1e-6)
+
+
+@given(st.lists(tier_rates(), min_size=1, max_size=4))
+def test_many_lists_at_once_are_one_at_a_time(lists):
+    first = [number == 0 for floors, _, _ in lists for number in range(len(floors))]
+    fast = maintenance_amounts_of_all(
+        np.concatenate([floors for floors, _, _ in lists]),
+        np.concatenate([rates for _, _, rates in lists]),
+        np.array(first),
+    )
+    slow = [amount for floors, _, rates in lists for amount in maintenance_amounts(floors, rates)]
+    assert fast.tolist() == slow
 
 
 def test_amounts_by_hand():

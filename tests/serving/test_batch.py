@@ -1,6 +1,5 @@
 """Every contract gets a margin: from its own forecast, or the base schedule with a reason."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,12 +14,12 @@ from hypothesis import strategies as st
 
 from margincast.backtest.published import published_margin
 from margincast.core.errors import CheckFailedError, InputError
-from margincast.margin.levels import fallback_levels, margin_levels_for
+from margincast.margin.levels import fallback_levels, margin_levels
 from margincast.margin.liquidation_cost import Book
+from margincast.margin.tier_rows import tier_rows
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.batch import (
-    COLUMNS,
     Origin,
     latest_rows,
     policy_hash,
@@ -106,22 +105,14 @@ def scored(
 
 def test_every_row_is_the_margin_level_of_its_contract_side_and_tier():
     levels = scored(decisions(BTCUSDT=0.04, XRPUSDT=0.06))
-    assert tuple(levels.columns) == COLUMNS
-    row = 0
-    for symbol, volatility in (("BTCUSDT", 0.04), ("XRPUSDT", 0.06)):
-        forecasts = {"long": volatility, "short": 2 * volatility}
-        for side in ("long", "short"):
-            for expected in margin_levels_for(
-                symbol, side, forecasts, SCHEDULE, POLICY, data_age=timedelta(0)
-            ):
-                found = levels.iloc[row]
-                for name in ("symbol", "side", "tier", "mmr", "imr", "multiplier", "reason"):
-                    assert found[name] == getattr(expected, name)
-                assert found["forecast"] == forecasts[side]
-                assert found["max_leverage"] == 1 / found["imr"]
-                assert json.loads(found["steps"])[-1]["value_after"] == expected.mmr
-                row += 1
-    assert row == len(levels)
+    forecasts = {"long": np.array([0.04, 0.06]), "short": np.array([0.08, 0.12])}
+    expected = margin_levels(
+        tier_rows(["BTCUSDT", "XRPUSDT"], SCHEDULE, POLICY),
+        forecasts,
+        POLICY,
+        data_age=np.zeros(2, dtype="timedelta64[us]"),
+    )
+    pd.testing.assert_frame_equal(levels[expected.columns], expected)
 
 
 def test_the_margin_of_tonight_is_the_one_a_backtest_replays():
@@ -260,20 +251,16 @@ def test_an_order_of_contracts_changes_nothing_but_the_order():
 
 def test_a_fallback_is_the_base_schedule_as_it_stands():
     levels = score_fallback(
-        ["BTCUSDT", "FTTUSDT"], SCHEDULE, at=AT, reason="no champion", origin=ORIGIN
+        {"FTTUSDT": "delisted", "BTCUSDT": "no champion"}, POLICY, SCHEDULE, at=AT, origin=ORIGIN
     )
-    assert tuple(levels.columns) == COLUMNS
-    expected = [
-        (row.symbol, row.side, row.tier, row.mmr, row.imr, row.maintenance_amount)
-        for symbol in ("BTCUSDT", "FTTUSDT")
-        for side in ("long", "short")
-        for row in fallback_levels(symbol, side, SCHEDULE, "no champion")
-    ]
-    names = ["symbol", "side", "tier", "mmr", "imr", "maintenance_amount"]
-    assert list(levels[names].itertuples(index=False, name=None)) == expected
+    made = scored(decisions(BTCUSDT=0.04))
+    assert list(levels.columns) == list(made.columns)
+    assert list(levels.dtypes) == list(made.dtypes)
+    rows = tier_rows(["BTCUSDT", "FTTUSDT"], SCHEDULE, POLICY)
+    expected = fallback_levels(rows, POLICY, ["no champion", "delisted"])
+    pd.testing.assert_frame_equal(levels[expected.columns], expected)
     assert levels["data_as_of"].isna().all()
     assert str(levels["data_as_of"].dtype) == "datetime64[us, UTC]"
-    assert levels["reason"].str.contains("no champion").all()
 
 
 def test_a_contract_without_tiers_is_refused():

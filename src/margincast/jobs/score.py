@@ -98,12 +98,11 @@ def run(
         levels = _scored(policy, schedule, setting, moment, of_data)
     except NoChampionError as error:
         problem = str(error)
-        symbols = sorted(_named(schedule))
         levels = score_fallback(
-            symbols,
+            dict.fromkeys(_named(schedule), problem),
+            policy,
             schedule,
             at=moment or pd.Timestamp.now("UTC").to_pydatetime(),
-            reason=problem,
             origin=Origin("none", "none", policy_hash(policy, schedule)),
         )
     path = setting.out / "margin_levels.parquet"
@@ -185,11 +184,8 @@ def _scored(
     undecided |= dict.fromkeys(market.bars.frames, young)
     for symbol in known["symbol"].unique():
         undecided.pop(symbol, None)
-    others = [
-        score_fallback([symbol], schedule, at=at, reason=reason, origin=origin)
-        for symbol, reason in sorted(undecided.items())
-    ]
-    return pd.concat([levels, *others]).sort_values(["symbol", "side", "tier"], ignore_index=True)
+    others = score_fallback(undecided, policy, schedule, at=at, origin=origin)
+    return pd.concat([levels, others]).sort_values(["symbol", "side", "tier"], ignore_index=True)
 
 
 def _decisions(

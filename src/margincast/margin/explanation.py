@@ -1,14 +1,17 @@
 """Why a margin is what it is: the steps of the chain in words.
 
 Responsible for the text beside every published number. The arithmetic is in
-:mod:`~margincast.margin.chain`; here is only said what it did.
+:mod:`~margincast.margin.chain`; here is only said what it did, from a row of the table of margin
+levels and the policy that made it.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from margincast.core.time import format_duration
-from margincast.margin.chain import STEPS, Chain, Inputs, Rule
+from margincast.margin.chain import STEPS, Rule
 from margincast.specs.serving import MarginPolicy
 
 
@@ -22,17 +25,28 @@ class Step:
     reason: str
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    """What the chain does not know but a reader wants to.
+class Facts(NamedTuple):
+    """What a row of the table of margin levels tells beside the value after every step.
 
     Attributes:
-        source: what the forecast is.
-        cost: where the liquidation cost comes from.
+        side: of the position that is margined.
+        forecast: that was used, a fraction.
+        liquidation_cost: of closing the tier's notional, a fraction.
+        liquidation_cost_reason: where it comes from.
+        base_mmr: the base schedule's rate.
+        long_run_rate: of the contract's side; NaN where it is not known.
+        stressed_rate: of its worst period; NaN likewise.
+        buffer_share: share of the buffer that is there, 0 to 1.
     """
 
-    source: str
-    cost: str
+    side: str
+    forecast: float
+    liquidation_cost: float
+    liquidation_cost_reason: str
+    base_mmr: float
+    long_run_rate: float
+    stressed_rate: float
+    buffer_share: float
 
 
 def percent(rate: float) -> str:
@@ -44,117 +58,167 @@ def percent(rate: float) -> str:
     return f"{100.0 * rate:.4g} %"
 
 
-def steps_of(
-    chain: Chain, row: int, inputs: Inputs, policy: MarginPolicy, circumstances: Circumstances
-) -> tuple[Step, ...]:
-    """Return the steps of one row that its policy has, each from where the one before ended.
+def step_column(step: Rule) -> str:
+    """Return the column of the value after a step.
+
+    >>> step_column("long-run cap")
+    'step_long_run_cap'
+    """
+    return "step_" + step.replace(" ", "_").replace("-", "_")
+
+
+def steps_of(policy: MarginPolicy) -> tuple[Rule, ...]:
+    """Return the steps a policy has, in their order."""
+    absent: set[Rule] = set()
+    if policy.stress is None:
+        absent.add("stress")
+    if policy.long_run is None:
+        absent |= {"long-run cap", "long-run floor"}
+    if policy.speed is None:
+        absent.add("speed limit")
+    if policy.publication is None or policy.publication.hold == 0.0:
+        absent.add("hold")
+    return tuple(step for step in STEPS if step not in absent)
+
+
+def chain_of(row: Mapping[str, Any], policy: MarginPolicy) -> tuple[Step, ...]:
+    """Return the steps that made one published margin, each from where the one before ended.
 
     Args:
-        chain: margins of one moment; the row is no fallback.
-        row: which.
-        inputs: what they were made of.
-        policy: the margin policy.
-        circumstances: of the row.
+        row: of the table of margin levels.
+        policy: that made it.
     """
-    values = [0.0, *chain.values[:, row].tolist()]
-    words = _words(chain, row, inputs, policy, circumstances)
-    return tuple(
-        Step(name, before, after, words[name](before != after))
-        for name, before, after in zip(STEPS, values[:-1], values[1:], strict=True)
-        if name in words
-    )
+    if row["status"] == "fallback":
+        return (Step("fallback", 0.0, float(row["mmr"]), str(row["reason"])),)
+    facts = Facts(*(row[name] for name in Facts._fields))
+    found, before = [], 0.0
+    for step in steps_of(policy):
+        after = float(row[step_column(step)])
+        words = sentence(step, facts, policy, changed=before != after)
+        found.append(Step(step, before, after, words))
+        before = after
+    return tuple(found)
 
 
-def binding_reason(steps: tuple[Step, ...], rule: str) -> str:
-    """Return the reason of the step that set the number."""
-    return next(step.reason for step in steps if step.name == rule)
+def sentence(step: Rule, facts: Facts, policy: MarginPolicy, *, changed: bool) -> str:
+    """Say what a step did, or what it would have done where it changed nothing.
+
+    Args:
+        step: one the policy has; see :func:`steps_of`.
+        facts: of the row.
+        policy: the margin policy.
+        changed: whether the step changed the rate.
+    """
+    if step in _ALWAYS:
+        return _ALWAYS[step](facts, policy)
+    did, what = _LIMITS[step]
+    return f"{did if changed else 'not binding:'} {what(facts, policy)}"
 
 
-class _Words:
-    """A sentence for a step that did something, and one for a step that did not."""
-
-    def __init__(self, did: str, what: str) -> None:
-        self.did = did
-        self.what = what
-
-    def __call__(self, changed: bool) -> str:
-        return f"{self.did} {self.what}" if changed else f"not binding: {self.what}"
-
-
-class _Always:
-    """A sentence that holds in any case."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __call__(self, changed: bool) -> str:  # noqa: ARG002  # said in any case
-        return self.text
-
-
-def _words(
-    chain: Chain, row: int, inputs: Inputs, policy: MarginPolicy, circumstances: Circumstances
-) -> dict[Rule, _Words | _Always]:
-    forecast, cost = float(inputs.forecast[row]), float(inputs.cost[row])
-    base = float(inputs.base_mmr[row])
-    limits = policy.limits
-    words: dict[Rule, _Words | _Always] = {
-        "forecast": _Always(f"{circumstances.source}: {percent(forecast)}"),
-        "liquidation cost": _Always(f"{circumstances.cost}: {percent(cost)}"),
-        "buffer": _Always(_buffer(float(chain.buffer[row]), policy)),
-    }
-    words |= _reference_words(float(inputs.long_run[row]), float(inputs.stressed[row]), policy)
-    capped = limits.multiplier_cap * base
-    multiplier_cap = f"{limits.multiplier_cap:g} x base MMR {percent(base)} = {percent(capped)}"
-    if capped < cost:
-        multiplier_cap += f", lifted to the cost of liquidation {percent(cost)}"
-    least = limits.multiplier_floor * base
-    words |= {
-        "floor": _Words("raised to", f"floor of {percent(limits.mmr_floor)}"),
-        "base schedule": _Words(
-            "raised to",
-            f"{limits.multiplier_floor:g} x base MMR {percent(base)} = {percent(least)}",
-        ),
-        "multiplier cap": _Words("lowered to", multiplier_cap),
-        "cap": _Words("lowered to", f"cap of {percent(limits.mmr_cap)}"),
-    }
-    if policy.speed is not None:
-        speed = policy.speed
-        words["speed limit"] = _Words(
-            "kept within",
-            f"rises of {percent(speed.rise_per_hour)} an hour and {percent(speed.rise_per_day)} a "
-            f"day, falls by half in {format_duration(speed.fall_half_life)}",
-        )
-    words["rounding"] = _Always(f"rounded up to a multiple of {percent(policy.rounding.mmr_step)}")
-    if policy.publication is not None and policy.publication.hold > 0.0:
-        words["hold"] = _Words(
-            "kept as published:", f"falls by {percent(policy.publication.hold)} or less wait"
-        )
-    return words
-
-
-def _buffer(share: float, policy: MarginPolicy) -> str:
-    rate = policy.buffer.rate
-    if share == 1.0:
-        return f"buffer of {percent(rate)}"
+def _forecast(facts: Facts, policy: MarginPolicy) -> str:
+    level, horizon = policy.model.level, format_duration(policy.model.horizon)
+    whose = "larger of both sides" if policy.forecast.sides == "larger" else facts.side
     return (
-        f"buffer of {percent(rate)}, of which {percent(share)} is left: the forecast stands above "
-        "its long-run rate, or did so lately"
+        f"{level:g} quantile of the adverse excursion over {horizon}, {whose}: "
+        f"{percent(facts.forecast)}"
     )
 
 
-def _reference_words(
-    long_run: float, stressed: float, policy: MarginPolicy
-) -> dict[Rule, _Words | _Always]:
-    band, stress = policy.long_run, policy.stress
-    words: dict[Rule, _Words | _Always] = {}
-    unknown = "the contract's history is not known"
-    if stress is not None:
-        text = f"{percent(stress.weight)} weight on its worst period, {percent(stressed)}"
-        words["stress"] = _Words("raised by", unknown if math.isnan(stressed) else text)
-    if band is not None:
-        known = not math.isnan(long_run)
-        rate = f"x long-run rate {percent(long_run)}, plus cost"
-        cap, floor = f"{band.cap:g} {rate}", f"{band.floor:g} {rate}"
-        words["long-run cap"] = _Words("lowered to", cap if known else unknown)
-        words["long-run floor"] = _Words("raised to", floor if known else unknown)
-    return words
+def _cost(facts: Facts, _: MarginPolicy) -> str:
+    return f"{facts.liquidation_cost_reason}: {percent(facts.liquidation_cost)}"
+
+
+def _buffer(facts: Facts, policy: MarginPolicy) -> str:
+    text = f"buffer of {percent(policy.buffer.rate)}"
+    if facts.buffer_share == 1.0:
+        return text
+    return (
+        f"{text}, of which {percent(facts.buffer_share)} is left: the forecast stands above its "
+        "long-run rate, or did so lately"
+    )
+
+
+def _rounding(_: Facts, policy: MarginPolicy) -> str:
+    return f"rounded up to a multiple of {percent(policy.rounding.mmr_step)}"
+
+
+def _stress(facts: Facts, policy: MarginPolicy) -> str:
+    if policy.stress is None or math.isnan(facts.stressed_rate):
+        return "the contract's history is not known"
+    weight = percent(policy.stress.weight)
+    return f"{weight} weight on its worst period, {percent(facts.stressed_rate)}"
+
+
+def _long_run_cap(facts: Facts, policy: MarginPolicy) -> str:
+    return _of_long_run(facts, policy.long_run.cap if policy.long_run is not None else math.nan)
+
+
+def _long_run_floor(facts: Facts, policy: MarginPolicy) -> str:
+    return _of_long_run(facts, policy.long_run.floor if policy.long_run is not None else math.nan)
+
+
+def _of_long_run(facts: Facts, multiple: float) -> str:
+    if math.isnan(facts.long_run_rate):
+        return "the contract's history is not known"
+    return f"{multiple:g} x long-run rate {percent(facts.long_run_rate)}, plus cost"
+
+
+def _floor(_: Facts, policy: MarginPolicy) -> str:
+    return f"floor of {percent(policy.limits.mmr_floor)}"
+
+
+def _base_schedule(facts: Facts, policy: MarginPolicy) -> str:
+    return _of_base(policy.limits.multiplier_floor, facts.base_mmr)
+
+
+def _multiplier_cap(facts: Facts, policy: MarginPolicy) -> str:
+    multiple, cost = policy.limits.multiplier_cap, facts.liquidation_cost
+    text = _of_base(multiple, facts.base_mmr)
+    if multiple * facts.base_mmr < cost:
+        text += f", lifted to the cost of liquidation {percent(cost)}"
+    return text
+
+
+def _of_base(multiple: float, base: float) -> str:
+    return f"{multiple:g} x base MMR {percent(base)} = {percent(multiple * base)}"
+
+
+def _cap(_: Facts, policy: MarginPolicy) -> str:
+    return f"cap of {percent(policy.limits.mmr_cap)}"
+
+
+def _speed(_: Facts, policy: MarginPolicy) -> str:
+    speed = policy.speed
+    if speed is None:
+        return "no limits"
+    return (
+        f"rises of {percent(speed.rise_per_hour)} an hour and {percent(speed.rise_per_day)} a day, "
+        f"falls by half in {format_duration(speed.fall_half_life)}"
+    )
+
+
+def _hold(_: Facts, policy: MarginPolicy) -> str:
+    hold = policy.publication.hold if policy.publication is not None else 0.0
+    return f"falls by {percent(hold)} or less wait"
+
+
+Words = Callable[[Facts, MarginPolicy], str]
+_ALWAYS: Mapping[Rule, Words] = {
+    "forecast": _forecast,
+    "liquidation cost": _cost,
+    "buffer": _buffer,
+    "rounding": _rounding,
+}
+"""Sentences that hold in any case."""
+_LIMITS: Mapping[Rule, tuple[str, Words]] = {
+    "stress": ("raised by", _stress),
+    "long-run cap": ("lowered to", _long_run_cap),
+    "long-run floor": ("raised to", _long_run_floor),
+    "floor": ("raised to", _floor),
+    "base schedule": ("raised to", _base_schedule),
+    "multiplier cap": ("lowered to", _multiplier_cap),
+    "cap": ("lowered to", _cap),
+    "speed limit": ("kept within", _speed),
+    "hold": ("kept as published:", _hold),
+}
+"""What a step does to a rate, and by which rule."""

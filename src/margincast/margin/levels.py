@@ -1,118 +1,72 @@
 """Margin levels: the rows a venue publishes, one a contract, side and notional tier.
 
-Responsible for the published margin as a whole: the forecast of the right side, every tier's rates
-and maintenance amount, and the base schedule, with status and reason, when no forecast can be used.
+Responsible for the published margin as a whole, of all contracts at once: the forecast of the
+right side, every tier's rates and maintenance amount, and the safe rates, with status and reason,
+where no forecast can be used. The table is its own audit record: it holds the rate after every
+step.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from margincast.core.errors import InputError
-from margincast.core.time import format_duration
-from margincast.core.types import SIDES, FloatArray, Side
-from margincast.margin.chain import Inputs, Memory, Rule, advance
-from margincast.margin.explanation import Circumstances, Step, binding_reason, percent, steps_of
+from margincast.core.types import SIDES, BoolArray, FloatArray, Side
+from margincast.margin.chain import RULES, STEPS, Chain, Inputs, Memory, advance
+from margincast.margin.explanation import Facts, sentence, step_column, steps_of
 from margincast.margin.liquidation_cost import Book, liquidation_costs
-from margincast.margin.maintenance import maintenance_amounts, maintenance_margin_usd
+from margincast.margin.maintenance import maintenance_amounts_of_all, maintenance_margin_usd
 from margincast.margin.parameters import Parameters
 from margincast.margin.policy import (
+    age_problem,
     cost_problem,
     forecast_problem,
-    initial_margin_rate,
-    source_of,
+    initial_margin_rates,
 )
-from margincast.margin.schedule import require_floors_below_caps, tiers_for
-from margincast.specs.schedule import BaseSchedule, Tier
-from margincast.specs.serving import MarginPolicy
+from margincast.margin.tier_rows import TierRows
+from margincast.specs.serving import Liquidation, MarginPolicy
 
-Status = Literal["ok", "fallback"]
-
-
-@dataclass(frozen=True)
-class MarginLevel:
-    """One published row: the margin of a contract's side in one notional tier.
-
-    Attributes:
-        symbol: the contract.
-        side: side of the position that is margined.
-        tier: number of the tier, from 1.
-        tier_floor_usd: notional above which the tier applies, USD.
-        tier_cap_usd: notional up to which it applies, USD.
-        mmr: maintenance margin rate, a fraction.
-        imr: initial margin rate, a fraction.
-        maintenance_amount: USD; margin = notional x ``mmr`` - ``maintenance_amount``.
-        multiplier: ``mmr`` over the base schedule's MMR.
-        forecast: quantile forecast that was used or refused, a fraction; NaN when not known.
-        liquidation_cost: cost of closing the tier's notional, a fraction; NaN in a fallback.
-        binding_rule: the rule that set ``mmr``.
-        status: ``ok``, or ``fallback`` when no forecast could be used.
-        reason: why the number is what it is, in words.
-        imr_reason: what set the initial margin rate.
-        steps: the chain of steps from zero to ``mmr``.
-    """
-
-    symbol: str
-    side: Side
-    tier: int
-    tier_floor_usd: float
-    tier_cap_usd: float
-    mmr: float
-    imr: float
-    maintenance_amount: float
-    multiplier: float
-    forecast: float
-    liquidation_cost: float
-    binding_rule: Rule
-    status: Status
-    reason: str
-    imr_reason: str
-    steps: tuple[Step, ...]
-
-    @property
-    def max_leverage(self) -> float:
-        """Largest leverage at which a position may be opened, ``1 / imr``."""
-        return 1.0 / self.imr
+Texts = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True)
 class Background:
-    """What a contract's side brings along to the moment its margin is made.
+    """What rows bring along to the moment their margin is made; shape (k,) each.
 
     Attributes:
         at: the moment, UTC.
-        memory: what the policy remembers of its tiers, a row a tier.
-        long_run: its long-run rate; NaN where it is not known.
-        stressed: rate of its worst period; NaN likewise.
+        memory: what the policy remembers.
+        long_run: long-run rates; NaN where they are not known.
+        stressed: rates of the worst period; NaN likewise.
     """
 
     at: np.datetime64
     memory: Memory
-    long_run: float
-    stressed: float
+    long_run: FloatArray
+    stressed: FloatArray
 
     @classmethod
-    def none(cls, tiers: int) -> "Background":
-        """Return that of a contract nothing is known of: no memory, no history."""
-        return cls(np.datetime64(0, "us"), Memory.blank(tiers), math.nan, math.nan)
+    def none(cls, rows: int) -> "Background":
+        """Return that of rows nothing is known of: no memory, no history."""
+        unknown = np.full(rows, np.nan)
+        return cls(np.datetime64(0, "us"), Memory.blank(rows), unknown, unknown)
 
 
-def margin_levels_for(
-    symbol: str,
-    side: Side,
-    forecasts: Mapping[Side, float],
-    schedule: BaseSchedule,
+def margin_levels(
+    rows: TierRows,
+    forecasts: Mapping[Side, FloatArray],
     policy: MarginPolicy,
     *,
-    data_age: timedelta,
-    book: Book | None = None,
+    data_age: npt.NDArray[np.timedelta64],
+    books: Mapping[str, Book] | None = None,
     background: Background | None = None,
-) -> tuple[MarginLevel, ...]:
-    """Return the margin levels of every tier of one contract and side.
+) -> pd.DataFrame:
+    """Return the margin levels of every tier and side of some contracts.
 
     By hand: forecast 4 %, liquidation cost 0.17 %, buffer 10 %: 4.17 % x 1.1 = 4.587 %, between
     the floors and the caps, rounded up to a multiple of 0.05 %: MMR 4.6 %. On a base MMR of 0.4 %
@@ -122,137 +76,76 @@ def margin_levels_for(
     the chain keeps that order.
 
     Args:
-        symbol: the contract.
-        side: side of the position that is margined.
-        forecasts: quantile forecasts at the policy's level and horizon by side, fractions; a side
-            that is absent or NaN is not known.
-        schedule: the base schedule.
+        rows: of C contracts.
+        forecasts: quantile forecasts at the policy's level and horizon by side, fractions, shape
+            (C,); a side that is absent or NaN is not known.
         policy: the margin policy.
-        data_age: time between the newest data behind the forecast and the moment of use.
-        book: latest order book; read only by a policy that walks the book.
-        background: memory and references; without it, those of a contract nothing is known of.
+        data_age: time between the newest data behind the forecasts and the moment of use, shape
+            (C,).
+        books: latest order books, where there are any; read only by a policy that walks the book.
+        background: memory and references; without it, those of contracts nothing is known of.
 
     Returns:
-        One level a tier, from the lowest; all ``ok``, or all ``fallback`` when the data is too
-        old, the forecast unusable, or the cost of liquidation above the cap.
+        A row a row. A contract's side is all ``ok``, or all ``fallback`` when its data is too old,
+        its forecast unusable, or its cost of liquidation above the cap. Columns:
 
-    Raises:
-        InputError: the contract has no tiers, or the policy contradicts itself on one of them.
+        - ``symbol``, ``side``, ``tier`` (from 1), ``tier_floor_usd``, ``tier_cap_usd``;
+        - ``mmr``, ``imr``, ``max_leverage`` (1 / imr), ``maintenance_amount`` (USD; margin =
+          notional x ``mmr`` - ``maintenance_amount``), ``multiplier`` (``mmr`` over ``base_mmr``);
+        - ``forecast`` that was used or refused, ``liquidation_cost`` and its reason,
+          ``base_mmr``, ``long_run_rate``, ``stressed_rate``, ``buffer_share``: what went in; NaN
+          where it is not known or, in a fallback, not used;
+        - ``step_...``: the rate after each step the policy has; NaN in a fallback;
+        - ``binding_rule``, ``status``, ``reason`` and ``imr_reason``: what set the rates, in words.
     """
-    tiers = tiers_for(schedule, symbol)
-    require_floors_below_caps(policy, tiers, symbol)
-    background = background or Background.none(len(tiers))
-    needed = needed_forecasts(forecasts, side, policy)
-    costs = liquidation_costs(tiers, side, policy.liquidation, book)
-    problem = (
-        _age_problem(data_age, policy)
-        or _forecasts_problem(needed, policy)
-        or cost_problem(costs[-1].rate, policy)
-    )
-    if problem is not None:
-        return fallback_levels(
-            symbol,
-            side,
-            schedule,
-            problem,
-            forecast=needed[side],
-            published=background.memory.published,
-            policy=policy,
-        )
-    rates = np.array([cost.rate for cost in costs])
-    inputs = Inputs(
-        np.full(len(tiers), max(needed.values())),
-        rates,
-        np.array([tier.mmr for tier in tiers]),
-        np.full(len(tiers), background.long_run),
-        np.full(len(tiers), background.stressed),
-    )
-    _, chain = advance(background.memory, inputs, background.at, Parameters.of(policy))
-    made = []
-    for row, (tier, rule, mmr, cost) in enumerate(
-        zip(tiers, chain.binding(), chain.mmr.tolist(), costs, strict=True)
-    ):
-        said = Circumstances(_describe(needed, policy), cost.reason)
-        steps = steps_of(chain, row, inputs, policy, said)
-        imr, imr_reason = initial_margin_rate(mmr, tier, policy)
-        made.append(_Margin(mmr, imr, rule, binding_reason(steps, rule), imr_reason, steps))
-    return _levels(
-        symbol,
-        side,
-        tiers,
-        margins=made,
-        status="ok",
-        forecast=max(needed.values()),
-        cost_rates=rates.tolist(),
+    unknown = np.full(len(rows.symbols), np.nan)
+    by_side = np.stack([forecasts.get(side, unknown) for side in SIDES], axis=1)
+    costs, cost_reasons = costs_of(rows, policy.liquidation, books or {})
+    last = costs[rows.last].reshape(by_side.shape)
+    problems = _problems(by_side, last, data_age, policy)
+    wanted = by_side
+    if policy.forecast.sides == "larger":
+        wanted = np.broadcast_to(by_side.max(axis=1, keepdims=True), by_side.shape)
+    good = problems == ""
+    return _table(
+        rows,
+        policy,
+        forecast=np.where(good, wanted, by_side).ravel(),
+        problems=problems.ravel(),
+        costs=costs,
+        cost_reasons=cost_reasons,
+        background=background,
     )
 
 
 def fallback_levels(
-    symbol: str,
-    side: Side,
-    schedule: BaseSchedule,
-    reason: str,
-    *,
-    forecast: float = math.nan,
-    published: FloatArray | None = None,
-    policy: MarginPolicy | None = None,
-) -> tuple[MarginLevel, ...]:
+    rows: TierRows,
+    policy: MarginPolicy,
+    reasons: Sequence[str],
+    background: Background | None = None,
+) -> pd.DataFrame:
     """Return the safe margins: the larger of the base schedule and what was published last.
 
     Args:
-        symbol: the contract.
-        side: side of the position that is margined.
-        schedule: the base schedule.
-        reason: why no forecast could be used.
-        forecast: the forecast that was refused, for the record; NaN when there was none.
-        published: rates of the tiers published last; NaN, or None, where nothing was.
-        policy: the margin policy, where something was published.
-
-    Raises:
-        InputError: the contract has no tiers.
+        rows: of C contracts.
+        policy: the margin policy.
+        reasons: why no forecast could be used, C texts.
+        background: what was published last; without it, nothing was.
     """
-    tiers = tiers_for(schedule, symbol)
-    before = [math.nan] * len(tiers) if published is None else published.tolist()
-    margins = []
-    for tier, last in zip(tiers, before, strict=True):
-        if policy is not None and last > tier.mmr:
-            text = f"last published margin kept: {reason}"
-            mmr, (imr, imr_reason) = last, initial_margin_rate(last, tier, policy)
-        else:
-            text = f"base schedule in force: {reason}"
-            mmr, imr, imr_reason = tier.mmr, tier.imr, text
-        step = Step("fallback", 0.0, mmr, text)
-        margins.append(_Margin(mmr, imr, "fallback", text, imr_reason, (step,)))
-    unknown = [math.nan] * len(tiers)
-    return _levels(
-        symbol,
-        side,
-        tiers,
-        margins=margins,
-        status="fallback",
-        forecast=forecast,
-        cost_rates=unknown,
+    problems = np.repeat(np.array(reasons, dtype=object), len(SIDES))
+    unknown = np.full(len(rows), np.nan)
+    return _table(
+        rows,
+        policy,
+        forecast=np.full(len(problems), np.nan),
+        problems=problems,
+        costs=unknown,
+        cost_reasons=np.full(len(rows), "", dtype=object),
+        background=background,
     )
 
 
-def needed_forecasts(
-    forecasts: Mapping[Side, float], side: Side, policy: MarginPolicy
-) -> dict[Side, float]:
-    """Return the forecasts whose largest margins a side: its own, or those of both sides.
-
-    Args:
-        forecasts: quantile forecasts by side, fractions.
-        side: side of the position that is margined.
-        policy: says in ``forecast.sides`` which are needed.
-
-    Returns:
-        At least the side's own; NaN where a needed forecast is absent.
-    """
-    sides = SIDES if policy.forecast.sides == "larger" else (side,)
-    return {name: float(forecasts.get(name, math.nan)) for name in sides}
-
-
-def position_margin_usd(notional_usd: float, levels: tuple[MarginLevel, ...]) -> float:
+def position_margin_usd(notional_usd: float, levels: pd.DataFrame) -> float:
     """Return the maintenance margin of a position under published levels, USD.
 
     Args:
@@ -263,86 +156,141 @@ def position_margin_usd(notional_usd: float, levels: tuple[MarginLevel, ...]) ->
         InputError: the notional is negative, not a number, or above the last tier; or the levels
             are none or those of several contracts or sides.
     """
-    if len({(level.symbol, level.side) for level in levels}) != 1:
+    if len(levels[["symbol", "side"]].drop_duplicates()) != 1:
         raise InputError("a position's margin needs the levels of one contract and side")
-    return maintenance_margin_usd(
-        notional_usd,
-        [level.tier_cap_usd for level in levels],
-        [level.mmr for level in levels],
-        [level.maintenance_amount for level in levels],
+    columns = (levels[name].tolist() for name in ("tier_cap_usd", "mmr", "maintenance_amount"))
+    return maintenance_margin_usd(notional_usd, *columns)
+
+
+def costs_of(
+    rows: TierRows, liquidation: Liquidation, books: Mapping[str, Book]
+) -> tuple[FloatArray, Texts]:
+    """Return the liquidation cost of every row, a fraction, and where it comes from.
+
+    Args:
+        rows: contracts, sides and tiers.
+        liquidation: the policy's rates.
+        books: latest order books, where there are any.
+    """
+    found = [
+        cost
+        for symbol, tiers in zip(rows.symbols, rows.tiers, strict=True)
+        for side in SIDES
+        for cost in liquidation_costs(tiers, side, liquidation, books.get(symbol))
+    ]
+    return (
+        np.array([cost.rate for cost in found]),
+        np.array([cost.reason for cost in found], dtype=object),
     )
 
 
-def _age_problem(data_age: timedelta, policy: MarginPolicy) -> str | None:
-    allowed = policy.staleness.max_data_age
-    if timedelta(0) <= data_age <= allowed:
-        return None
-    if data_age < timedelta(0):
-        return f"data from the future: its time lies {-data_age} ahead of the moment of use"
-    rounded = timedelta(seconds=round(data_age.total_seconds()))
-    return f"stale data: {rounded} old, allowed {format_duration(allowed)}"
+def _problems(
+    by_side: FloatArray,
+    last_costs: FloatArray,
+    data_age: npt.NDArray[np.timedelta64],
+    policy: MarginPolicy,
+) -> Texts:
+    """Say why no margin can be made of a contract's side, shape (C, S); empty where one can."""
+    good = (by_side > 0.0) & (by_side <= policy.forecast.largest_plausible)
+    if policy.forecast.sides == "larger":
+        good &= good.all(axis=1, keepdims=True)
+    age = np.asarray(data_age, dtype="timedelta64[us]")
+    good &= ((age >= np.timedelta64(0)) & (age <= policy.staleness.max_data_age))[:, None]
+    good &= (last_costs >= 0.0) & (last_costs <= policy.limits.mmr_cap)
+    problems = np.full(by_side.shape, "", dtype=object)
+    for contract, number in np.argwhere(~good).tolist():
+        sides = SIDES if policy.forecast.sides == "larger" else (SIDES[number],)
+        own = dict(zip(SIDES, by_side[contract].tolist(), strict=True))
+        of_forecast = (
+            f"{side} {problem}"
+            for side in sides
+            if (problem := forecast_problem(own[side], policy)) is not None
+        )
+        old: timedelta = age[contract].item()
+        problems[contract, number] = (
+            age_problem(old, policy)
+            or next(of_forecast, None)
+            or cost_problem(float(last_costs[contract, number]), policy)
+        )
+    return problems
 
 
-def _forecasts_problem(needed: Mapping[Side, float], policy: MarginPolicy) -> str | None:
-    for name, value in needed.items():
-        problem = forecast_problem(value, policy)
-        if problem is not None:
-            return f"{name} {problem}"
-    return None
-
-
-def _describe(needed: Mapping[Side, float], policy: MarginPolicy) -> str:
-    what = source_of(policy)
-    if len(needed) == 1:
-        return f"{what}, {next(iter(needed))}"
-    text = ", ".join(f"{name} {percent(value)}" for name, value in needed.items())
-    return f"{what}, larger of {text}"
-
-
-class _Margin(NamedTuple):
-    """The margin of one tier, and why."""
-
-    mmr: float
-    imr: float
-    rule: Rule
-    reason: str
-    imr_reason: str
-    steps: tuple[Step, ...]
-
-
-def _levels(
-    symbol: str,
-    side: Side,
-    tiers: tuple[Tier, ...],
+def _table(
+    rows: TierRows,
+    policy: MarginPolicy,
     *,
-    margins: list[_Margin],
-    status: Status,
-    forecast: float,
-    cost_rates: list[float],
-) -> tuple[MarginLevel, ...]:
-    amounts = maintenance_amounts(
-        [tier.floor_usd for tier in tiers], [margin.mmr for margin in margins]
+    forecast: FloatArray,
+    problems: Texts,
+    costs: FloatArray,
+    cost_reasons: Texts,
+    background: Background | None,
+) -> pd.DataFrame:
+    """Make the table; forecasts and problems have an entry a contract's side."""
+    background = background or Background.none(len(rows))
+    problem = problems[rows.group]
+    fallback = problem != ""
+    shown = forecast[rows.group]
+    inputs = Inputs(
+        np.where(fallback, np.nan, shown),
+        costs,
+        rows.base_mmr,
+        background.long_run,
+        background.stressed,
     )
-    return tuple(
-        MarginLevel(
-            symbol=symbol,
-            side=side,
-            tier=number,
-            tier_floor_usd=tier.floor_usd,
-            tier_cap_usd=tier.cap_usd,
-            mmr=margin.mmr,
-            imr=margin.imr,
-            maintenance_amount=amount,
-            multiplier=margin.mmr / tier.mmr,
-            forecast=forecast,
-            liquidation_cost=cost_rate,
-            binding_rule=margin.rule,
-            status=status,
-            reason=margin.reason,
-            imr_reason=margin.imr_reason,
-            steps=margin.steps,
-        )
-        for number, (tier, margin, amount, cost_rate) in enumerate(
-            zip(tiers, margins, amounts, cost_rates, strict=True), start=1
-        )
-    )
+    _, chain = advance(background.memory, inputs, background.at, Parameters.of(policy))
+    kept = chain.fallback & (chain.mmr > rows.base_mmr)
+    imr, imr_reason = _initial(rows, chain, kept, problem, policy)
+    columns: dict[str, npt.NDArray[Any]] = {
+        "symbol": np.array(rows.symbols, dtype=object)[rows.contract],
+        "side": np.array(SIDES, dtype=object)[rows.side],
+        "tier": rows.tier,
+        "tier_floor_usd": rows.floor_usd,
+        "tier_cap_usd": rows.cap_usd,
+        "mmr": chain.mmr,
+        "imr": imr,
+        "max_leverage": 1.0 / imr,
+        "maintenance_amount": maintenance_amounts_of_all(rows.floor_usd, chain.mmr, rows.first),
+        "multiplier": chain.mmr / rows.base_mmr,
+        "forecast": shown,
+        "liquidation_cost": np.where(chain.fallback, np.nan, costs),
+        "liquidation_cost_reason": cost_reasons,
+        "base_mmr": rows.base_mmr,
+        "long_run_rate": background.long_run,
+        "stressed_rate": background.stressed,
+        "buffer_share": np.where(chain.fallback, np.nan, chain.buffer),
+    }
+    after = dict(zip(STEPS, chain.values, strict=True))  # an array of the chain
+    columns |= {step_column(step): after[step] for step in steps_of(policy)}
+    rules = np.array(RULES, dtype=object)[chain.rules()]
+    columns["binding_rule"] = rules
+    columns["status"] = np.where(chain.fallback, "fallback", "ok").astype(object)
+    columns["reason"] = _reasons(columns, rules, kept, problem, policy)
+    columns["imr_reason"] = imr_reason
+    return pd.DataFrame(columns)
+
+
+def _initial(
+    rows: TierRows, chain: Chain, kept: BoolArray, problem: Texts, policy: MarginPolicy
+) -> tuple[FloatArray, Texts]:
+    """Return initial margin rates and their reasons; the base schedule's are taken as they are."""
+    imr, reason = initial_margin_rates(chain.mmr, rows.base_imr, policy)
+    base = chain.fallback & ~kept
+    reason[base] = "base schedule in force: " + problem[base]
+    return np.where(base, rows.base_imr, imr), reason
+
+
+def _reasons(
+    columns: Mapping[str, Any], rules: Texts, kept: BoolArray, problem: Texts, policy: MarginPolicy
+) -> Texts:
+    """Say of every row by which rule it is what it is."""
+    reasons = np.empty(len(rules), dtype=object)
+    fallback = rules == "fallback"
+    reasons[fallback] = "base schedule in force: " + problem[fallback]
+    reasons[kept] = "last published margin kept: " + problem[kept]
+    made = np.flatnonzero(~fallback)
+    facts = zip(*(columns[name][made].tolist() for name in Facts._fields), strict=True)
+    reasons[made] = [
+        sentence(rule, Facts(*one), policy, changed=True)
+        for rule, one in zip(rules[made].tolist(), facts, strict=True)
+    ]
+    return reasons

@@ -6,8 +6,11 @@ that venues with notional tiers publish: ``margin = notional x MMR - maintenance
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from margincast.core.errors import InputError
-from margincast.margin.rounding import exact
+from margincast.core.types import BoolArray, FloatArray
+from margincast.margin.rounding import exact, whole_numbers
 
 
 def maintenance_amounts(floors_usd: Sequence[float], mmrs: Sequence[float]) -> tuple[float, ...]:
@@ -38,6 +41,29 @@ def maintenance_amounts(floors_usd: Sequence[float], mmrs: Sequence[float]) -> t
         rise = exact(mmrs[number]) - exact(mmrs[number - 1])
         amounts.append(amounts[-1] + exact(floors_usd[number]) * rise)
     return tuple(float(amount) for amount in amounts)
+
+
+def maintenance_amounts_of_all(
+    floors_usd: FloatArray, mmrs: FloatArray, first: BoolArray
+) -> FloatArray:
+    """Return :func:`maintenance_amounts` of many lists of tiers at once, to the last bit.
+
+    Args:
+        floors_usd: where the tiers start, USD notional, list after list, shape (k,).
+        mmrs: their maintenance margin rates, fractions, shape (k,).
+        first: where a list begins, shape (k,).
+
+    Raises:
+        InputError: a floor or rate is not finite.
+    """
+    floors, per_usd = whole_numbers(floors_usd)
+    rates, per_one = whole_numbers(mmrs)
+    rises = rates - np.roll(rates, 1)
+    rises[first] = 0
+    total = np.cumsum(floors * rises)
+    start = np.maximum.accumulate(np.where(first, np.arange(len(mmrs)), 0))
+    # whole numbers of any size: their quotient is the double nearest to the exact amount
+    return np.asarray((total - total[start]) / (per_usd * per_one), dtype=np.float64)
 
 
 def maintenance_margin_usd(

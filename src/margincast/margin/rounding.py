@@ -8,6 +8,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 
 from margincast.core.errors import InputError
 from margincast.core.types import FloatArray
@@ -23,6 +24,22 @@ def exact(value: float) -> Fraction:
     if not math.isfinite(number):
         raise InputError(f"a rate or notional must be finite to be published, found {number:g}")
     return Fraction(repr(number))
+
+
+def whole_numbers(values: FloatArray) -> tuple[npt.NDArray[np.object_], int]:
+    """Return finite numbers as whole ones over a common denominator, each :func:`exact`.
+
+    Raises:
+        InputError: a number is NaN or infinite.
+
+    >>> whole_numbers(np.array([0.5, 0.01]))
+    (array([50, 1], dtype=object), 100)
+    """
+    distinct, place = np.unique(values, return_inverse=True)
+    decimals = [exact(value) for value in distinct.tolist()]
+    denominator = math.lcm(*(number.denominator for number in decimals))
+    numerators = np.array([int(number * denominator) for number in decimals], dtype=object)
+    return numerators[place], denominator
 
 
 def round_up(value: float | Fraction, step: float) -> float:

@@ -5,7 +5,6 @@ data, an unknown feature, no champion) the row is the base schedule with status 
 the reason: a contract is never left without a margin.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,22 +13,16 @@ import numpy as np
 import pandas as pd
 
 from margincast.core.errors import CheckFailedError
-from margincast.core.types import SIDES, Side
-from margincast.margin.levels import MarginLevel, fallback_levels, margin_levels_for
+from margincast.core.types import SIDES
+from margincast.margin.levels import fallback_levels, margin_levels
 from margincast.margin.liquidation_cost import Book
+from margincast.margin.tier_rows import tier_rows
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel
-from margincast.serving.background import backgrounds_at
+from margincast.serving.background import background_at
 from margincast.serving.manifest import Manifest
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
-
-COLUMNS = (
-    "symbol", "side", "tier", "tier_floor_usd", "tier_cap_usd", "effective_from", "mmr", "imr",
-    "max_leverage", "maintenance_amount", "multiplier", "forecast", "liquidation_cost",
-    "binding_rule", "status", "reason", "imr_reason", "steps", "model_version",
-    "feature_set_hash", "policy_hash", "data_as_of",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,63 +125,49 @@ def score(
     # all horizons are asked: what one of them may be hangs on the others
     predicted = forecaster.predict(panels)[minutes]
     moment = np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us")
-    backgrounds = backgrounds_at(
-        moment, panel, predicted, policy=policy, schedule=schedule, history=history
-    )
     decisions = panel.frame.iloc[newest]
+    rows = tier_rows(decisions["symbol"].tolist(), schedule, policy)
+    background = background_at(moment, panel, predicted, policy=policy, rows=rows, history=history)
     level = policy.model.level
-    by_side = {side: predicted.at(side, level)[newest] for side in predicted.sides}
-    rows = []
-    for i, (symbol, ts) in enumerate(zip(decisions["symbol"], decisions["ts"], strict=True)):
-        forecasts: dict[Side, float] = {side: float(by_side[side][i]) for side in by_side}
-        for side in SIDES:
-            levels = margin_levels_for(
-                symbol,
-                side,
-                forecasts,
-                schedule,
-                policy,
-                data_age=at - ts.to_pydatetime(),
-                book=books.get(symbol),
-                background=backgrounds.get((symbol, side)),
-            )
-            rows += [_row(row, at, ts, origin) for row in levels]
-    return _table(rows)
+    levels = margin_levels(
+        rows,
+        {side: predicted.at(side, level)[newest] for side in predicted.sides},
+        policy,
+        data_age=moment - panel.decided[newest],
+        books=books,
+        background=background,
+    )
+    return _recorded(levels, at, decisions["ts"].iloc[rows.contract].reset_index(drop=True), origin)
 
 
 def score_fallback(
-    symbols: list[str],
+    reasons: Mapping[str, str],
+    policy: MarginPolicy,
     schedule: BaseSchedule,
     *,
     at: datetime,
-    reason: str,
     origin: Origin,
 ) -> pd.DataFrame:
-    """Return the base schedule for contracts that cannot be forecast, with the reason."""
-    rows = [
-        _row(level, at, None, origin)
-        for symbol in symbols
-        for side in SIDES
-        for level in fallback_levels(symbol, side, schedule, reason)
-    ]
-    return _table(rows)
+    """Return the base schedule for contracts that cannot be forecast.
+
+    Args:
+        reasons: by contract, why it cannot.
+        policy: the margin policy.
+        schedule: the base schedule.
+        at: moment of use, UTC.
+        origin: what to record beside every number.
+    """
+    symbols = sorted(reasons)
+    rows = tier_rows(symbols, schedule, policy)
+    levels = fallback_levels(rows, policy, [reasons[symbol] for symbol in symbols])
+    unknown = pd.Series(pd.NaT, levels.index)
+    return _recorded(levels, at, unknown, origin)
 
 
-def _row(
-    level: MarginLevel, at: datetime, data_as_of: datetime | None, origin: Origin
-) -> dict[str, object]:
-    record = asdict(level)
-    record["steps"] = json.dumps(record["steps"])
-    return record | {
-        "max_leverage": level.max_leverage,
-        "effective_from": at,
-        "data_as_of": data_as_of,
-        **asdict(origin),
-    }
-
-
-def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    for column in ("effective_from", "data_as_of"):
-        frame[column] = pd.to_datetime(frame[column], utc=True).astype("datetime64[us, UTC]")
-    return frame
+def _recorded(
+    levels: pd.DataFrame, at: datetime, data_as_of: "pd.Series[pd.Timestamp]", origin: Origin
+) -> pd.DataFrame:
+    """Write beside every number when it holds and what it was made from."""
+    times = {"effective_from": pd.Series(pd.Timestamp(at), levels.index), "data_as_of": data_as_of}
+    utc = {name: pd.to_datetime(one, utc=True).dt.as_unit("us") for name, one in times.items()}
+    return levels.assign(**utc, **asdict(origin))
