@@ -11,7 +11,7 @@ import numpy as np
 from margincast.backtest.stress.impact import ImpactLaw
 from margincast.backtest.stress.positions import StressedPositions, shortfall_usd
 from margincast.core.errors import InputError
-from margincast.core.types import FloatArray
+from margincast.core.types import BoolArray, FloatArray
 from margincast.scoring.coverage import require_finite
 
 
@@ -86,11 +86,8 @@ def shock_surface(
 ) -> ShockSurface:
     """Return what is lost beyond margin under every combination of shocks.
 
-    When the leading contract moves by m, contract c moves by its expectation given that and by
-    ``own_deviations`` (k) standard deviations of what is its own, against the position:
-    ``rho sigma_c / sigma_leader m -+ k sqrt(1 - rho^2) f sigma_c`` with f the volatility factor (it
-    leaves the ratio of volatilities as it is). The impact is multiplied by f, and depth by the
-    depth factor; see :func:`~margincast.backtest.stress.positions.shortfall_usd`.
+    Prices move as in :func:`contract_moves`. The impact is multiplied by the volatility factor, and
+    depth by the depth factor; see :func:`~margincast.backtest.stress.positions.shortfall_usd`.
 
     Args:
         positions: what stands at its margin.
@@ -102,28 +99,60 @@ def shock_surface(
     Raises:
         InputError: a leader volatility that is not positive, or k below zero.
     """
+    move = contract_moves(
+        grid,
+        positions.volatility,
+        positions.is_long,
+        leader_volatility=leader_volatility,
+        own_deviations=own_deviations,
+    )
+    factor = np.reshape(grid.volatility_factors, (1, -1, 1, 1, 1))
+    depth = np.reshape(grid.depth_factors, (1, 1, -1, 1, 1))
+    lost = shortfall_usd(positions, move, impact, depth_factor=depth, impact_factor=factor)
+    return ShockSurface(grid, lost.sum(axis=-1), lost)
+
+
+def contract_moves(
+    grid: ShockGrid,
+    volatility: FloatArray,
+    is_long: BoolArray,
+    *,
+    leader_volatility: float,
+    own_deviations: float,
+) -> FloatArray:
+    """Return how prices move against positions under every combination of shocks.
+
+    When the leading contract moves by m, contract c moves by its expectation given that and by
+    ``own_deviations`` (k) standard deviations of what is its own, against the position:
+    ``rho sigma_c / sigma_leader m -+ k sqrt(1 - rho^2) f sigma_c`` with f the volatility factor (it
+    leaves the ratio of volatilities as it is).
+
+    Args:
+        grid: the shocks.
+        volatility: standard deviation of the move of each position's contract over the horizon,
+            a fraction, shape (positions,).
+        is_long: whether each position loses when the price falls, shape (positions,).
+        leader_volatility: that of the leading contract.
+        own_deviations: k, zero or more.
+
+    Returns:
+        Simple moves, at least -1, shape (P, V, 1, C, positions).
+
+    Raises:
+        InputError: a leader volatility that is not positive, or k below zero.
+    """
     if not leader_volatility > 0.0 or not own_deviations >= 0.0:
         raise InputError(
             "leader_volatility must be positive and own_deviations zero or more, found "
             f"{leader_volatility:g} and {own_deviations:g}"
         )
-    price, factor, depth, correlation = (
-        axis[..., np.newaxis]
-        for axis in np.meshgrid(
-            grid.price_moves,
-            grid.volatility_factors,
-            grid.depth_factors,
-            grid.correlations,
-            indexing="ij",
-            sparse=True,
-        )
-    )
-    common = correlation * positions.volatility / leader_volatility * price
-    own = own_deviations * np.sqrt(1.0 - correlation**2) * factor * positions.volatility
+    price = np.reshape(grid.price_moves, (-1, 1, 1, 1, 1))
+    factor = np.reshape(grid.volatility_factors, (1, -1, 1, 1, 1))
+    correlation = np.reshape(grid.correlations, (1, 1, 1, -1, 1))
+    common = correlation * volatility / leader_volatility * price
+    own = own_deviations * np.sqrt(1.0 - correlation**2) * factor * volatility
     # no price falls below zero
-    move = np.maximum(common - np.sign(positions.notional_usd) * own, -1.0)
-    lost = shortfall_usd(positions, move, impact, depth_factor=depth, impact_factor=factor)
-    return ShockSurface(grid, lost.sum(axis=-1), lost)
+    return np.asarray(np.maximum(common - np.where(is_long, own, -own), -1.0))
 
 
 def scaled_historical(

@@ -1,0 +1,51 @@
+"""``margincast account`` and ``haircuts``: margin levels and forecasts, seen from one account."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def account(
+    positions: Annotated[Path, typer.Argument(metavar="POSITIONS")],
+    levels: Annotated[
+        Path, typer.Option("--levels", help="Margin levels of `score`.", metavar="PARQUET")
+    ],
+    *,
+    collateral: Annotated[
+        Optional[Path],  # noqa: UP045  # typer reads the annotation at run time
+        typer.Option("--collateral", help="Assets and amounts, CSV or JSON.", metavar="FILE"),
+    ] = None,
+    haircuts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--haircuts", help="Haircuts of `haircuts`, or CSV, JSON.", metavar="FILE"),
+    ] = None,
+    marks: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--marks", help="Mark prices, CSV or JSON.", metavar="FILE"),
+    ] = None,
+    scenarios: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--scenarios", help="Moves to add to the shocks, CSV or JSON.", metavar="FILE"
+        ),
+    ] = None,
+    leader: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--leader", help="Leading contract of the shocks; default: the calmest."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Equity, requirements, distance to liquidation and stress of one account."""
+    from margincast.jobs import account as job
+
+    job.run(
+        positions,
+        levels,
+        collateral=collateral,
+        haircuts=haircuts,
+        marks=marks,
+        scenarios=scenarios,
+        leader=leader,
+        as_json=as_json,
+    )
