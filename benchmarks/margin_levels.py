@@ -44,7 +44,7 @@ def main() -> None:
     forecasts = {side: rng.lognormal(-3.0, 0.6, len(symbols)) for side in SIDES}
     age = np.zeros(len(symbols), dtype="timedelta64[us]")
     books = {symbol: book_of(rng) for symbol in symbols}
-    for name in ("perp-8h", "book-10m"):
+    for name in ("perp-8h", "demo"):
         policy = load_spec(SERVING / f"{name}.toml", MarginPolicy, ["limits.multiplier_cap=1000"])
         rows = tier_rows(symbols, schedule, policy)
         background = background_of(rows, rng)
@@ -123,7 +123,7 @@ def one_at_a_time(
 ) -> None:
     """Make the MMR, IMR and maintenance amount of one row after another."""
     numbers = Parameters.of(policy)
-    costs, _ = costs_of(rows, policy.liquidation, books)
+    costs, _ = costs_of(rows, policy, books)
     unknown = np.array([np.nan])
     amount, before = exact(0.0), exact(0.0)
     for row in range(len(rows)):

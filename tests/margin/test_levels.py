@@ -30,7 +30,7 @@ from margincast.specs.serving import MarginPolicy
 SERVING = Path(__file__).resolve().parents[2] / "serving"
 PERPETUALS = load_spec(SERVING / "schedules" / "perpetuals.toml", BaseSchedule)
 POLICY = load_spec(SERVING / "perp-8h.toml", MarginPolicy)
-BOOK_POLICY = load_spec(SERVING / "book-10m.toml", MarginPolicy)
+BOOK_POLICY = load_spec(SERVING / "demo.toml", MarginPolicy)
 LARGER = load_spec(SERVING / "perp-8h.toml", MarginPolicy, ["forecast.sides=larger"])
 FRESH = timedelta(0)
 SYMBOLS = st.sampled_from(["BTCUSDT", "XRPUSDT", "FTTUSDT"])
@@ -102,9 +102,7 @@ def test_the_chain_of_a_row_is_told_from_the_row():
 def twin_of(symbol, side, forecast, policy, book):
     tiers = tiers_for(PERPETUALS, symbol)
     limits, made = policy.limits, []
-    for tier, cost in zip(
-        tiers, liquidation_costs(tiers, side, policy.liquidation, book), strict=True
-    ):
+    for tier, cost in zip(tiers, liquidation_costs(tiers, side, policy, book), strict=True):
         value = (forecast + cost.rate) * (1.0 + policy.buffer.rate)
         value = max(value, limits.mmr_floor, limits.multiplier_floor * tier.mmr)
         value = min(value, max(limits.multiplier_cap * tier.mmr, cost.rate), limits.mmr_cap)

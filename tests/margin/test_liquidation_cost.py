@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,15 +7,19 @@ from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
 from margincast.margin.liquidation_cost import Book, liquidation_costs, walk_book
+from margincast.specs.loading import load_spec
 from margincast.specs.schedule import Tier
-from margincast.specs.serving import BookWalk, Liquidation
+from margincast.specs.serving import MarginPolicy
 
-STATED = Liquidation(taker_fee_rate=0.0005, liquidation_fee_rate=0.001, half_spread_bps=2.0)
-WALKED = Liquidation(
-    taker_fee_rate=0.0005,
-    liquidation_fee_rate=0.001,
-    half_spread_bps=2.0,
-    book=BookWalk(unshown_depth_bps=300.0),
+SERVING = Path(__file__).resolve().parents[2] / "serving"
+FEES = (
+    "liquidation.taker_fee_rate=0.0005",
+    "liquidation.liquidation_fee_rate=0.001",
+    "liquidation.half_spread_bps=2.0",
+)
+STATED = load_spec(SERVING / "perp-8h.toml", MarginPolicy, FEES)
+WALKED = load_spec(
+    SERVING / "demo.toml", MarginPolicy, [*FEES, "liquidation.book.unshown_depth_bps=300.0"]
 )
 TIERS = (
     Tier(floor_usd=0, cap_usd=1_000, mmr=0.01, imr=0.02),
@@ -47,6 +53,8 @@ def slow_walk_usd(prices, sizes, mid_price, notional_usd, *, least_rate, unshown
     """Fill level after level, as a liquidation engine would."""
     left_usd, cost_usd, rate = notional_usd, 0.0, 0.0
     for price, size in zip(prices, sizes, strict=True):
+        if size == 0.0:
+            continue
         rate = max(abs(price - mid_price) / mid_price, least_rate)
         filled_usd = min(left_usd, size * mid_price)
         cost_usd += filled_usd * rate
@@ -58,8 +66,9 @@ def slow_walk_usd(prices, sizes, mid_price, notional_usd, *, least_rate, unshown
 def test_walking_equals_filling_level_after_level(book, side, notional_usd, unshown_rate):
     prices = book.bid_prices if side == "long" else book.ask_prices
     sizes = book.bid_sizes if side == "long" else book.ask_sizes
+    mid_price = 0.5 * (book.bid_prices[0] + book.ask_prices[0])
     slow = slow_walk_usd(
-        prices, sizes, book.mid_price, notional_usd, least_rate=0.0002, unshown_rate=unshown_rate
+        prices, sizes, mid_price, notional_usd, least_rate=0.0002, unshown_rate=unshown_rate
     )
     fast = walk_book(
         book, side, np.array([notional_usd]), least_rate=0.0002, unshown_rate=unshown_rate
@@ -127,13 +136,17 @@ def test_a_locked_book_costs_the_stated_half_spread():
 
 def test_levels_that_are_not_known_or_empty_are_no_depth():
     gappy = Book(
-        bid_prices=np.array([99.9, 99.8, 99.7, 99.0, np.nan]),
-        bid_sizes=np.array([1.0, 0.0, 2.0, 7.0, np.nan]),
+        bid_prices=np.array([np.nan, 99.9, 99.8, 99.7, 99.0, np.nan]),
+        bid_sizes=np.array([3.0, 1.0, 0.0, 2.0, 7.0, np.nan]),
         ask_prices=BOOK.ask_prices,
         ask_sizes=BOOK.ask_sizes,
     )
-    assert np.array_equal(gappy.bid_prices, BOOK.bid_prices)
-    assert np.array_equal(gappy.bid_sizes, BOOK.bid_sizes)
+    notional_usd = np.linspace(0.0, 2_000.0, 41)
+    cost_usd, same_usd = (
+        walk_book(book, "long", notional_usd, least_rate=0.0, unshown_rate=0.0)
+        for book in (BOOK, gappy)
+    )
+    np.testing.assert_allclose(same_usd, cost_usd, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +155,9 @@ def test_levels_that_are_not_known_or_empty_are_no_depth():
         ([99.0, 98.0], [1.0, -1.0], "bid sizes must be finite and zero or more"),
         ([98.0, 99.0], [1.0, 1.0], "ordered best first"),
         ([99.0, -1.0], [1.0, 1.0], "must be positive"),
-        ([102.0, 99.0], [1.0, 1.0], "crossed: best bid 102 above best ask 101"),
+        ([102.0, 99.0], [1.0, 1.0], r"crossed: best bid above best ask; .* found \[102. 101.\]"),
         ([np.nan, np.nan], [1.0, 1.0], "shows no bid depth"),
-        ([99.0], [1.0, 1.0], "two arrays of one length"),
+        ([99.0], [1.0, 1.0], "two tables of one shape"),
     ],
 )
 def test_a_book_that_is_none_is_refused(bid_prices, bid_sizes, said):

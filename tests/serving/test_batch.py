@@ -36,7 +36,7 @@ from margincast.specs.serving import MarginPolicy
 SERVING = Path(__file__).resolve().parents[2] / "serving"
 SCHEDULE = load_spec(SERVING / "schedules" / "perpetuals.toml", BaseSchedule)
 POLICY = load_spec(SERVING / "perp-8h.toml", MarginPolicy)
-BOOK_POLICY = load_spec(SERVING / "book-10m.toml", MarginPolicy)
+BOOK_POLICY = load_spec(SERVING / "demo.toml", MarginPolicy)
 ORIGIN = Origin("perp-8h/3", "f" * 64, "p" * 64)
 AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 LEVELS = (0.99, 0.995)

@@ -169,3 +169,22 @@ def test_a_policy_that_contradicts_its_schedule_is_refused(overrides, said):
     policy = load_spec(SERVING / "perp-8h.toml", MarginPolicy, overrides)
     with pytest.raises(InputError, match=said):
         require_policy_fits(policy, load_spec(WORKSPACE / policy.schedule.file, BaseSchedule))
+
+
+def test_the_window_of_books_must_hold_its_minimum_and_its_periods():
+    horizon = {"level": 0.95, "window": "1h", "every": "10s", "minimum_history": "2h"}
+    said = policy_problems("liquidation.book.horizon", horizon)
+    assert "every, minimum_history and window must not fall in this order" in said
+    assert "10s, 2h and 1h" in said
+
+
+def test_sections_of_the_book_change_no_digest_of_policies_without_them():
+    plain = load_spec(SERVING / "demo.toml", MarginPolicy)
+    written = plain.model_dump(mode="json", exclude_defaults=True)
+    assert written["liquidation"]["book"] == {"unshown_depth_bps": 200.0}
+    wider = load_spec(
+        SERVING / "demo.toml",
+        MarginPolicy,
+        ["liquidation.book.recovery={slices=2, refill_per_minute=0.0}"],
+    )
+    assert wider.digest() != plain.digest()

@@ -147,5 +147,5 @@ def _rows_of_schedule(
             require_floors_below_caps(policy, tiers, str(symbol))
             position = min(tier, len(tiers)) - 1
             base.append(tiers[position].mmr)
-            costs.append(liquidation_costs(tiers, side, policy.liquidation, None)[position].rate)
+            costs.append(liquidation_costs(tiers, side, policy, None)[position].rate)
     return np.array(base), np.array(costs)

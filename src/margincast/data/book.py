@@ -231,3 +231,30 @@ def latest_snapshots(books: BookTable, at: datetime) -> dict[str, pl.DataFrame]:
         if len(last):
             found[symbol] = last
     return found
+
+
+def recent_snapshots(
+    books: BookTable, at: datetime, window: timedelta, every: timedelta
+) -> dict[str, pl.DataFrame]:
+    """Return each contract's snapshots of a window, the last known in every period.
+
+    Args:
+        books: order books.
+        at: end of the window; nothing that was known later is read.
+        window: its length.
+        every: length of a period; periods are counted from the start of 1970.
+
+    Returns:
+        Per symbol, in the order in which they were known; contracts without any are left out.
+    """
+    found = {}
+    for symbol, frame in books.frames.items():
+        some = (
+            frame.filter(pl.col("known_at").is_between(at - window, at, closed="right"))
+            .group_by(pl.col("known_at").dt.truncate(every).alias("period"), maintain_order=True)
+            .last()
+            .collect(engine="streaming")
+        )
+        if len(some):
+            found[symbol] = some
+    return found

@@ -1,6 +1,6 @@
 """``margincast score``: the champion on the latest data, as a table of margin levels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,14 +10,13 @@ import pandas as pd
 
 from margincast.core.errors import CheckFailedError, InputError, MargincastError
 from margincast.core.time import format_duration, parse_instant
-from margincast.data.book import BookTable, latest_snapshots
 from margincast.data.writing import write_table
 from margincast.features.pipeline import FeatureTable, build_features
+from margincast.jobs.books import books_at
 from margincast.jobs.console import output, say
 from margincast.jobs.setting import Setting
 from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tables import margin_table
-from margincast.margin.liquidation_cost import Book
 from margincast.margin.schedule import require_policy_fits
 from margincast.models.catalogue import LOADERS
 from margincast.models.protocol import Panel
@@ -173,7 +172,7 @@ def _scored(
         policy,
         schedule,
         at=at,
-        books=_books(policy, market.sources.books, at),
+        books=books_at(policy, market.sources.books, at),
         origin=origin,
         history=history[policy.model.horizon // timedelta(minutes=1)],
     )
@@ -223,22 +222,3 @@ def _places(trained_on: Data, overrides: Sequence[str]) -> Data:
     """Where to read: the places the model was trained on, with the command line's changes."""
     raw = apply_overrides({"data": trained_on.model_dump(mode="json")}, overrides)
     return validate_spec(raw["data"], Data, "data")
-
-
-def _books(policy: MarginPolicy, books: BookTable | None, at: datetime) -> Mapping[str, Book]:
-    """Take the latest books; one older than the policy allows is as good as none."""
-    if policy.liquidation.book is None or books is None:
-        return {}
-    return {
-        symbol: _book(row.row(0, named=True), books.levels[symbol])
-        for symbol, row in latest_snapshots(books, at).items()
-        if at - row["known_at"].item() <= policy.staleness.max_data_age
-    }
-
-
-def _book(row: Mapping[str, float | None], levels: int) -> Book:
-    def column(what: str) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-        values = [row[f"{what}_{level}"] for level in range(levels)]
-        return np.array([np.nan if value is None else value for value in values])
-
-    return Book(column("bid_price"), column("bid_size"), column("ask_price"), column("ask_size"))

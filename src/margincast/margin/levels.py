@@ -29,7 +29,7 @@ from margincast.margin.policy import (
     initial_margin_rates,
 )
 from margincast.margin.tier_rows import TierRows
-from margincast.specs.serving import Liquidation, MarginPolicy
+from margincast.specs.serving import MarginPolicy
 
 Texts = npt.NDArray[np.object_]
 
@@ -100,7 +100,7 @@ def margin_levels(
     """
     unknown = np.full(len(rows.symbols), np.nan)
     by_side = np.stack([forecasts.get(side, unknown) for side in SIDES], axis=1)
-    costs, cost_reasons = costs_of(rows, policy.liquidation, books or {})
+    costs, cost_reasons = costs_of(rows, policy, books or {})
     last = costs[rows.last].reshape(by_side.shape)
     problems = _problems(by_side, last, data_age, policy)
     wanted = by_side
@@ -163,20 +163,20 @@ def position_margin_usd(notional_usd: float, levels: pd.DataFrame) -> float:
 
 
 def costs_of(
-    rows: TierRows, liquidation: Liquidation, books: Mapping[str, Book]
+    rows: TierRows, policy: MarginPolicy, books: Mapping[str, Book]
 ) -> tuple[FloatArray, Texts]:
     """Return the liquidation cost of every row, a fraction, and where it comes from.
 
     Args:
         rows: contracts, sides and tiers.
-        liquidation: the policy's rates.
+        policy: the margin policy.
         books: latest order books, where there are any.
     """
     found = [
         cost
         for symbol, tiers in zip(rows.symbols, rows.tiers, strict=True)
         for side in SIDES
-        for cost in liquidation_costs(tiers, side, liquidation, books.get(symbol))
+        for cost in liquidation_costs(tiers, side, policy, books.get(symbol))
     ]
     return (
         np.array([cost.rate for cost in found]),

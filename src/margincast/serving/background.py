@@ -75,5 +75,5 @@ def _layout(rows: TierRows, policy: MarginPolicy) -> tuple[Rows, npt.NDArray[np.
     place = ((rows.tier - 1) * len(SIDES) + rows.side) * contracts + rows.contract
     base, cost = (np.full(deepest * len(SIDES) * contracts, np.nan) for _ in range(2))
     base[place] = rows.base_mmr
-    cost[place], _ = costs_of(rows, policy.liquidation, {})
+    cost[place], _ = costs_of(rows, policy, {})
     return Rows(contracts, len(SIDES), base, cost), place

@@ -19,9 +19,7 @@ from margincast.specs.base import (
     RateBelowOne,
     Spec,
 )
-
-CostRate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Bps = Annotated[float, Field(ge=0.0, lt=10_000.0)]
+from margincast.specs.liquidation import Liquidation
 
 
 def _is_multiple(value: float, step: float) -> bool:
@@ -57,24 +55,6 @@ class ScheduleChoice(Spec):
     """Which base schedule is multiplied, as a path relative to the workspace."""
 
     file: str
-
-
-class BookWalk(Spec):
-    """Closing through the order book: what is assumed of the part that the book does not show."""
-
-    unshown_depth_bps: Bps
-    """Distance from the mid price at which notional beyond the book's last level is closed."""
-
-
-class Liquidation(Spec):
-    """What closing a liquidated position costs, apart from the move over the horizon."""
-
-    taker_fee_rate: CostRate
-    liquidation_fee_rate: CostRate
-    half_spread_bps: Bps
-    """Least distance from the mid price at which anything is closed."""
-    book: BookWalk | None = None
-    """Present: the order book is walked at the tiers' notionals; absent: the half spread is all."""
 
 
 class Drawdown(Spec):
