@@ -25,7 +25,13 @@ DRAWDOWN = {"starts_at": 1.0, "ends_at": 3.0, "rebuild": "10d"}
 SECTIONS = {
     "buffer": {"rate": 0.25, "drawdown": DRAWDOWN},
     "stress": {"weight": 0.25, "period": "90d"},
-    "long_run": {"window": "3650d", "minimum_history": "90d", "floor": 0.5, "cap": 4.0},
+    "long_run": {
+        "window": "3650d",
+        "minimum_history": "90d",
+        "elasticity": 1.25,
+        "floor": 0.5,
+        "cap": 4.0,
+    },
     "speed": {"rise_per_hour": 0.2, "rise_per_day": 0.5, "fall_half_life": "24h"},
     "publication": {"every": "1h", "hold": 0.05},
 }
@@ -97,7 +103,7 @@ def values_of(chain):
 def test_the_chain_by_hand():
     # (4 % + 0.17 %) x 1.1 = 4.587 %, up to a multiple of 0.05 %: 4.6 %
     chain = one(0.04)
-    assert chain.values[:, 0] == pytest.approx([0.04, 0.0417, *[0.04587] * 9, 0.046, 0.046])
+    assert chain.values[:, 0] == pytest.approx([0.04, 0.04, 0.0417, *[0.04587] * 9, 0.046, 0.046])
     assert chain.mmr.tolist() == [0.046]
     assert chain.binding() == ("forecast",)
 
@@ -106,20 +112,28 @@ def test_every_step_by_hand():
     # forecast 2 %, long-run rate 4 %: half of it, so the buffer is full: 2.17 % x 1.25 = 2.7125 %;
     # a quarter of the worst period (10 % + 0.17 %): 0.75 x 2.7125 + 2.5425 = 4.576875 %
     known = {"long_run": 0.04, "stressed": 0.1}
-    found = values_of(one(0.02, EVERYTHING, **known))
+    of = policy(*SECTIONS, long_run={**SECTIONS["long_run"], "elasticity": 1.0})
+    found = values_of(one(0.02, of, **known))
     assert found["buffer"] == pytest.approx(0.027125)
     assert found["stress"] == pytest.approx(0.04576875)
     # forecast 8 %, twice the long-run rate: half the buffer is used: 8.17 % x 1.125
-    found = values_of(one(0.08, EVERYTHING, **known))
+    found = values_of(one(0.08, of, **known))
     assert found["buffer"] == pytest.approx(0.0817 * 1.125)
     # forecast 30 %: no buffer is left, and no more than 4 x 4 % + 0.17 % is followed
-    found = values_of(one(0.3, EVERYTHING, **known))
+    found = values_of(one(0.3, of, **known))
     assert found["buffer"] == pytest.approx(0.3017)
     assert found["long-run cap"] == pytest.approx(0.1617)
     # forecast 0.5 % without stress: half of 4 %, plus cost
     calm = policy("buffer", "long_run")
     found = values_of(one(0.005, calm, **known))
     assert found["long-run floor"] == pytest.approx(0.0217)
+    # an elasticity of 2 asks four times the long-run rate of a forecast of twice it
+    steep = policy("long_run", long_run={"elasticity": 2.0})
+    found = values_of(one(0.08, steep, **known))
+    assert (found["forecast"], found["elasticity"]) == (0.08, pytest.approx(0.16))
+    # and a quarter of it of half of it; where it is not known, the forecast
+    assert values_of(one(0.02, steep, **known))["elasticity"] == pytest.approx(0.01)
+    assert values_of(one(0.02, steep))["elasticity"] == 0.02
 
 
 @pytest.mark.parametrize(
@@ -153,6 +167,9 @@ class Twin:
             return self.published
         rate, drawdown = of.buffer.rate, of.buffer.drawdown
         share = 1.0
+        leaned = forecast
+        if of.long_run is not None:
+            leaned = long_run * (forecast / long_run) ** of.long_run.elasticity
         if drawdown is not None:
             if self.past:
                 gone = timedelta(hours=hours - self.past[-1][0])
@@ -160,7 +177,7 @@ class Twin:
             need = forecast / long_run
             left = (drawdown.ends_at - need) / (drawdown.ends_at - drawdown.starts_at)
             share = self.buffer = min(self.buffer, max(0.0, min(1.0, left)))
-        value = (forecast + cost) * (1.0 + rate * share)
+        value = (leaned + cost) * (1.0 + rate * share)
         if of.stress is not None:
             weight = of.stress.weight
             value = max(value, (1.0 - weight) * value + weight * (2.0 * long_run + cost))
@@ -369,7 +386,8 @@ def test_every_number_of_a_policy_reaches_the_chain():
     }
     assert {
         "buffer_rate", "drawdown_starts_at", "drawdown_span", "rebuild_per_hour", "stress_weight",
-        "long_run_floor", "long_run_cap", "rise_per_hour", "rise_per_day", "fall_per_hour", "hold",
+        "elasticity", "long_run_floor", "long_run_cap", "rise_per_hour", "rise_per_day",
+        "fall_per_hour", "hold",
     } == changed  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from margincast.margin.rounding import rounded_up
 
 Rule = Literal[
     "forecast",
+    "elasticity",
     "liquidation cost",
     "buffer",
     "stress",
@@ -41,6 +42,7 @@ Rule = Literal[
 ]
 STEPS: tuple[Rule, ...] = (
     "forecast",
+    "elasticity",
     "liquidation cost",
     "buffer",
     "stress",
@@ -200,7 +202,8 @@ def advance(
     forecast = np.where(good, inputs.forecast, np.nan)
     cost = np.where(good, inputs.cost, np.nan)
     buffer = _buffer(memory, forecast / inputs.long_run, at, policy)
-    values = [forecast, forecast + cost]
+    leaned = _leaned(forecast, inputs.long_run, policy)
+    values = [forecast, leaned, leaned + cost]
     values.append(values[-1] * (1.0 + policy.buffer_rate * buffer))
     values += _references(values[-1], cost, inputs, policy)
     values += _limits(values[-1], cost, inputs.base_mmr, policy)
@@ -215,6 +218,18 @@ def advance(
     recent = _last_day((*memory.recent, (at, limited)), at)
     chain = Chain(np.array(values), ~good, mmr, buffer)
     return Memory(at, buffer, limited, limited_at, mmr, recent), chain
+
+
+def _leaned(forecast: FloatArray, long_run: FloatArray, policy: Parameters) -> FloatArray:
+    """Return L (f / L)^elasticity, L the long-run rate; the forecast itself where L is not known.
+
+    Above 1 a turbulent market is charged more than its quantile and a calm one less. At the same
+    number of exceedances that loses less, because what lies beyond a margin grows with the margin.
+    """
+    leaned = long_run * (forecast / long_run) ** policy.elasticity
+    # an elasticity of 1 must change no bit
+    stays = np.isnan(leaned) | (policy.elasticity == 1.0)
+    return np.asarray(np.where(stays, forecast, leaned))
 
 
 def _buffer(memory: Memory, need: FloatArray, at: np.datetime64, policy: Parameters) -> FloatArray:

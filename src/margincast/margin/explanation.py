@@ -73,7 +73,7 @@ def steps_of(policy: MarginPolicy) -> tuple[Rule, ...]:
     if policy.stress is None:
         absent.add("stress")
     if policy.long_run is None:
-        absent |= {"long-run cap", "long-run floor"}
+        absent |= {"elasticity", "long-run cap", "long-run floor"}
     if policy.speed is None:
         absent.add("speed limit")
     if policy.publication is None or policy.publication.hold == 0.0:
@@ -121,6 +121,15 @@ def _forecast(facts: Facts, policy: MarginPolicy) -> str:
     return (
         f"{level:g} quantile of the adverse excursion over {horizon}, {whose}: "
         f"{percent(facts.forecast)}"
+    )
+
+
+def _elasticity(facts: Facts, policy: MarginPolicy) -> str:
+    if policy.long_run is None or math.isnan(facts.long_run_rate):
+        return "the contract's history is not known"
+    return (
+        f"long-run rate {percent(facts.long_run_rate)} x (forecast / long-run rate) ^ "
+        f"{policy.long_run.elasticity:g}"
     )
 
 
@@ -211,6 +220,7 @@ _ALWAYS: Mapping[Rule, Words] = {
 }
 """Sentences that hold in any case."""
 _LIMITS: Mapping[Rule, tuple[str, Words]] = {
+    "elasticity": ("leaned to", _elasticity),
     "stress": ("raised by", _stress),
     "long-run cap": ("lowered to", _long_run_cap),
     "long-run floor": ("raised to", _long_run_floor),

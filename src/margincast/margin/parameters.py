@@ -28,6 +28,7 @@ class Parameters:
             be used, and from there to where it is used up.
         rebuild_per_hour: share of the buffer that grows back in an hour.
         stress_weight: of stressed observations.
+        elasticity: power of the forecast over the long-run rate.
         long_run_floor, long_run_cap: multiples of the long-run rate.
         mmr_floor, mmr_cap, multiplier_floor, multiplier_cap: see
             :class:`~margincast.specs.serving.Limits`.
@@ -43,6 +44,7 @@ class Parameters:
     drawdown_span: FloatArray
     rebuild_per_hour: FloatArray
     stress_weight: FloatArray
+    elasticity: FloatArray
     long_run_floor: FloatArray
     long_run_cap: FloatArray
     mmr_floor: FloatArray
@@ -67,6 +69,7 @@ class Parameters:
             "drawdown_span": drawdown.ends_at - drawdown.starts_at if drawdown else 1.0,
             "rebuild_per_hour": _HOUR / drawdown.rebuild if drawdown else np.inf,
             "stress_weight": policy.stress.weight if policy.stress else 0.0,
+            "elasticity": band.elasticity if band else 1.0,
             "long_run_floor": band.floor if band else 0.0,
             "long_run_cap": band.cap if band else np.inf,
             "mmr_floor": limits.mmr_floor,

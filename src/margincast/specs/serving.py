@@ -90,7 +90,9 @@ class LongRun(Spec):
     window: Duration
     """History looked back on."""
     minimum_history: Duration
-    """A contract with less takes the median of the others'."""
+    """Age at which a contract's own history counts as much as the others' median."""
+    elasticity: PositiveFloat
+    """Power of forecast over long-run rate that is margined; 1 margins the forecast."""
     floor: NonNegativeFloat
     """Share of the long-run rate below which no margin is published."""
     cap: PositiveFloat

@@ -41,7 +41,7 @@ def references_of(
     months = np.unique(np.maximum(months, moments[0]))
     per_contract = {symbol: np.flatnonzero(names == symbol) for symbol in symbols}
     own = [
-        Outcomes(history.decided[rows], history.label_end[rows], history.outcomes[side][rows])
+        Outcomes(side, history.decided[rows], history.label_end[rows], history.outcomes[side][rows])
         for side in sides
         for rows in per_contract.values()
     ]
