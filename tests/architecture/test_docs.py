@@ -12,6 +12,7 @@ from margincast.cli import app
 from margincast.features.library import LIBRARY
 from margincast.features.plan import FAMILIES
 from margincast.models.catalogue import LOADERS, OURS
+from margincast.specs.collateral import CollateralPolicy
 from margincast.specs.features import Grid
 from margincast.specs.schedule import Tier
 from margincast.specs.serving import MarginPolicy
@@ -124,6 +125,13 @@ def test_every_key_of_a_margin_policy_is_explained() -> None:
     expected = [key for key in keys_of(MarginPolicy) if not key.startswith("data.")]
     expected += list(Tier.model_fields)
     assert "limits.multiplier_cap" in expected
+    assert [key for key in expected if f"`{key}`" not in text] == []
+
+
+def test_every_key_of_a_collateral_policy_is_explained() -> None:
+    text = page("serving/README.md")
+    expected = keys_of(CollateralPolicy)
+    assert "assets.market.joint_tail" in expected
     assert [key for key in expected if f"`{key}`" not in text] == []
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from margincast import __version__
-from margincast.cli.account import account
+from margincast.cli.account import account, haircuts
 from margincast.cli.data import data_app
 from margincast.cli.governance import ledger_app, promote, rollback
 from margincast.cli.options import (
@@ -228,6 +228,7 @@ def score(
     finish(not result.problem)
 
 
+app.command()(haircuts)
 app.command()(account)
 app.command()(promote)
 app.command()(rollback)

@@ -5,6 +5,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from margincast.cli.options import OutOption, SetOption
+
 
 def account(
     positions: Annotated[Path, typer.Argument(metavar="POSITIONS")],
@@ -49,3 +51,32 @@ def account(
         leader=leader,
         as_json=as_json,
     )
+
+
+def haircuts(
+    policy: Annotated[Path, typer.Argument(metavar="COLLATERAL.toml")],
+    forecasts: Annotated[Path, typer.Argument(metavar="FORECASTS.parquet")],
+    *,
+    bars: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--bars", help="Bars of the contracts, for [long_run].", metavar="DIR"),
+    ] = None,
+    subject: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--model", help="Model to use; default: the first of the table."),
+    ] = None,
+    at: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--at",
+            help="Moment of use (UTC), or 'now'; default: the newest forecast's.",
+            metavar="TIME",
+        ),
+    ] = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Turn long-side forecasts into haircuts of collateral: haircuts.parquet."""
+    from margincast.jobs import haircuts as job
+
+    job.run(policy, forecasts, bars or [], out, subject=subject, at=at, overrides=overrides or [])
