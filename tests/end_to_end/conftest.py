@@ -27,6 +27,7 @@ SMALL = (
     "model.tail.from_level=0.99",
     "model.calibration.folds=3",
     "tuning.trials=1",
+    "tracking.explained_decisions=60",
     "backtest.start=2026-01-06",
     "backtest.end=2026-01-09",
     "backtest.refit_every=2d",

@@ -74,7 +74,7 @@ def failed(command, workspace, small, trained, tmp_path_factory):
         "--set",
         "gate.coverage=[{level=0.9, exceedance_ratio_min=0.0, exceedance_ratio_max=0.0001, "
         "expected_exceedances_min=0.0}]",
-        "--set", "tracking.registered_model=hopeless",
+        "--set", "tracking.registered_model=hopeless", "--set", "tracking.explained_decisions=0",
     )  # fmt: skip
 
 

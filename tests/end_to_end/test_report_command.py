@@ -1,6 +1,7 @@
 """``margincast report`` and ``backtest --policy``: a margin judged from files alone."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,10 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def backtested(command, workspace, small, tmp_path_factory) -> Run:
-    """A backtest with the demo's policy behind it."""
+def backtested(command, workspace, small, trained, tmp_path_factory) -> Run:
+    """A backtest with the demo's policy behind it, its folds fitted before."""
     out = tmp_path_factory.mktemp("backtested") / "out"
+    shutil.copytree(trained.out / ".folds", out / ".folds")
     ending = command(
         "backtest", workspace / "training" / "demo.toml", "--out", out, *small,
         "--policy", workspace / "serving" / "demo.toml",

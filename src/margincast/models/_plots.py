@@ -13,7 +13,7 @@ _COLOURS = {"scale": "#4c72b0", "head": "#dd8452"}
 def draw_importances(importance: Importance) -> Figure:
     """Bars: mean absolute contribution to log(forecast), through scale and head."""
     table = importance.table().head(_SHOWN).iloc[::-1]
-    figure = Figure(figsize=(8.0, 0.5 + 0.28 * len(table)))
+    figure = Figure(figsize=(8.0, 0.9 + 0.28 * len(table)), layout="constrained")
     axes = figure.subplots()
     height = 0.4
     places = np.arange(len(table))
@@ -30,7 +30,7 @@ def draw_importances(importance: Importance) -> Figure:
 def draw_contributions(importance: Importance) -> Figure:
     """A point a decision and feature: what the feature adds, coloured by its value's rank."""
     names = importance.table()["feature"].head(_SHOWN).tolist()[::-1]
-    figure = Figure(figsize=(8.0, 0.5 + 0.28 * len(names)))
+    figure = Figure(figsize=(8.0, 0.9 + 0.28 * len(names)), layout="constrained")
     axes = figure.subplots()
     spread = np.random.default_rng(0).uniform(-0.3, 0.3, importance.decisions)
     for place, name in enumerate(names):
