@@ -1,0 +1,182 @@
+"""Our own tables of tiers: CSV and JSON for programs, TOML for a base schedule.
+
+Responsible for numbers that come back as they were: every rate and edge is written as the shortest
+decimal that denotes it.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+
+from margincast.core.errors import InputError
+from margincast.margin.rounding import exact
+from margincast.margin.venues.imported import (
+    Collected,
+    Imported,
+    ReadOptions,
+    VenueMargin,
+    require_amount,
+)
+from margincast.margin.venues.record import Record
+from margincast.margin.venues.tiers import (
+    Tiers,
+    TiersBySymbol,
+    amounts_of,
+    checked_tiers,
+    exact_amounts,
+    tier_of,
+)
+from margincast.specs.loading import validate_spec
+from margincast.specs.schedule import BaseSchedule, Brackets
+
+COLUMNS = (
+    "symbol", "tier", "tier_floor_usd", "tier_cap_usd", "mmr", "imr", "max_leverage",
+    "maintenance_amount",
+)  # fmt: skip
+
+
+def read(documents: Sequence[object], options: ReadOptions) -> Imported:
+    """Read rows of tiers, as :func:`export` gives them; ``max_leverage`` is not read.
+
+    Args:
+        documents: one list of rows.
+        options: the contracts to read.
+
+    Raises:
+        InputError: missing keys, or a maintenance amount that the rates do not give.
+        SpecError: gaps, unsorted tiers, or a rate that falls.
+    """
+    collected = Collected(options)
+    by_symbol: dict[str, list[Record]] = {}
+    listed = Record({"rows": documents[0]}, "file")
+    for row in listed.records("rows", "row"):
+        by_symbol.setdefault(row.text("symbol"), []).append(row)
+    for symbol, rows in by_symbol.items():
+        if not collected.wants(symbol, symbol):
+            continue
+        for number, row in enumerate(rows, start=1):
+            if row.whole("tier") != number:
+                raise InputError(
+                    f"{row.where}: {symbol} has tier {row.whole('tier')} where tier {number} is "
+                    "due; a contract's tiers stand together, each once, from the first"
+                )
+        tiers = checked_tiers([_row(row) for row in rows], symbol)
+        for row, expected in zip(rows, exact_amounts(tiers), strict=True):
+            found = row.number("maintenance_amount")
+            require_amount(found, expected, f"{row.where} ({symbol})", "maintenance_amount")
+        collected.add(symbol, tiers, margin_of(tiers))
+    return collected.finish()
+
+
+def export(tiers_by_symbol: TiersBySymbol) -> list[dict[str, object]]:
+    """Return a row a contract and tier, with the columns :data:`COLUMNS`."""
+    return [
+        dict(
+            zip(
+                COLUMNS,
+                (
+                    symbol,
+                    number,
+                    tier.floor_usd,
+                    tier.cap_usd,
+                    tier.mmr,
+                    tier.imr,
+                    float(1 / exact(tier.imr)),
+                    amount,
+                ),
+                strict=True,
+            )
+        )
+        for symbol, tiers in tiers_by_symbol.items()
+        for number, (tier, amount) in enumerate(zip(tiers, amounts_of(tiers), strict=True), start=1)
+    ]
+
+
+def margin_of(tiers: Tiers) -> VenueMargin:
+    """Return our own arithmetic: notional times rate less the maintenance amount."""
+    amounts = exact_amounts(tiers)
+
+    def maintenance(notional: Fraction) -> Fraction:
+        position = tier_of(tiers, notional)
+        return notional * exact(tiers[position].mmr) - amounts[position]
+
+    return VenueMargin(
+        len(tiers), maintenance, lambda notional: exact(tiers[tier_of(tiers, notional)].imr)
+    )
+
+
+def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
+    """Write rows as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def csv_rows(text: str) -> list[dict[str, str | None]]:
+    """Read CSV into rows of texts."""
+    return [dict(row) for row in csv.DictReader(io.StringIO(text), restkey="more")]
+
+
+def read_schedule(documents: Sequence[object], options: ReadOptions) -> Imported:
+    """Read a base schedule; its ``[default]`` belongs to no contract and is left out.
+
+    Args:
+        documents: one parsed TOML file.
+        options: the contracts to read.
+
+    Raises:
+        SpecError: it is no base schedule.
+    """
+    collected = Collected(options)
+    raw = dict(Record(documents[0], "file").raw)
+    schedule = validate_spec(raw, BaseSchedule, "schedule")
+    for brackets in schedule.brackets:
+        for symbol in brackets.symbols:
+            if collected.wants(symbol, symbol):
+                collected.add(symbol, brackets.tiers, margin_of(brackets.tiers))
+    return collected.finish()
+
+
+def schedule_text(schedule: BaseSchedule, comment: Sequence[str]) -> str:
+    """Write a base schedule as TOML, which reads back as the same schedule.
+
+    Args:
+        schedule: the schedule.
+        comment: lines that stand above it.
+    """
+    lines = [f"# {line}" for line in comment]
+    lines += ["", f"name = {_quoted(schedule.name)}"]
+    lines += [f"description = {_quoted(schedule.description)}"]
+    for brackets in schedule.brackets:
+        symbols = ", ".join(_quoted(symbol) for symbol in brackets.symbols)
+        lines += ["", "[[brackets]]", f"symbols = [{symbols}]", *_tier_lines(brackets)]
+    if schedule.default is not None:
+        lines += ["", "[default]", *_tier_lines(schedule.default)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(row: Record) -> dict[str, float]:
+    columns = {"floor_usd": "tier_floor_usd", "cap_usd": "tier_cap_usd", "mmr": "mmr", "imr": "imr"}
+    return {name: float(row.number(column)) for name, column in columns.items()}
+
+
+def _tier_lines(brackets: Brackets) -> list[str]:
+    tiers = [
+        ", ".join(f"{name} = {_number(value)}" for name, value in tier.model_dump().items())
+        for tier in brackets.tiers
+    ]
+    return ["tiers = [", *(f"  {{ {tier} }}," for tier in tiers), "]"]
+
+
+def _number(value: float) -> str:
+    whole = value.is_integer() and abs(value) < 2**53
+    return f"{int(value):_}" if whole else repr(value)
+
+
+def _quoted(text: str) -> str:
+    """A JSON string without ASCII escapes is a TOML string."""
+    return json.dumps(text, ensure_ascii=False)
