@@ -25,6 +25,7 @@ from margincast.cli.options import (
     WorkspaceOption,
     finish,
 )
+from margincast.cli.schedule import schedule_app
 from margincast.core.errors import MargincastError
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ features_app = typer.Typer(help="Build feature sets.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(schedule_app, name="schedule")
 
 INTERRUPTED = 130
 CONTINUED = {"demo", "train", "backtest", "sync", "data ingest", "data fetch"}
