@@ -37,7 +37,7 @@ def test_a_schedule_is_written_as_one_would_by_hand():
         'name = "x"\ndescription = "d"\n\n'
         '[[brackets]]\nsymbols = ["BTC-USD", "ETH"]\ntiers = [\n'
         "  { floor_usd = 0, cap_usd = 50_000, mmr = 0.004, imr = 0.008 },\n"
-        "  { floor_usd = 50_000, cap_usd = 250_000.5, mmr = 0.005, imr = 1 },\n"
+        "  { floor_usd = 50_000, cap_usd = 250000.5, mmr = 0.005, imr = 1 },\n"
         "]\n"
     )
 
