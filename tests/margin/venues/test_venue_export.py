@@ -18,7 +18,7 @@ from margincast.margin.venues.check import compare, notionals_of, require_never_
 from margincast.margin.venues.drift_fit import LEAST_UNITS, fit, least_factors
 from margincast.margin.venues.imported import ReadOptions, rate_of_leverage
 from margincast.margin.venues.own import margin_of
-from margincast.margin.venues.tiers import amounts_of, exact_amounts, tier_of
+from margincast.margin.venues.tiers import ExactTiers, amounts_of
 from margincast.specs.schedule import Tier
 
 WRITTEN = [name for name, venue in VENUES.items() if venue.export is not None]
@@ -65,10 +65,9 @@ def test_no_position_pays_less_on_the_venue_than_our_tiers_ask(name, tiers, shar
     document, (check,) = written(name, {"A": tiers})
     venue = read_back(name, document, last_cap=tiers[-1].cap_usd).margins["A"]
     notional = Fraction(max(1, round(share * tiers[-1].cap_usd * 100)), 100)
-    position = tier_of(tiers, notional)
-    ours = notional * exact(tiers[position].mmr) - exact_amounts(tiers)[position]
-    assert venue.maintenance_usd(notional) >= ours
-    assert venue.initial_rate(notional) >= exact(tiers[position].imr)
+    ours = ExactTiers.of(tiers)
+    assert venue.maintenance_usd(notional) >= ours.maintenance_usd(notional)
+    assert venue.initial_rate(notional) >= ours.initial_rate(notional)
     assert 0.0 <= check.least <= check.mean <= check.largest
 
 
@@ -201,14 +200,13 @@ def test_drifts_margin_of_a_position():
 @pytest.mark.parametrize("price", [60_000.0, 20.0])
 def test_the_least_premium_is_the_largest_that_any_notional_needs(price):
     ratios = np.array([265.0, 300.0, 500.0, 600.0, 900.0])
-    amounts = [float(amount) for amount in exact_amounts(EXAMPLE)]
+    own = ExactTiers.of(EXAMPLE)
     for ratio, found in zip(ratios, least_factors(ratios, EXAMPLE, price), strict=True):
         needed = 0.0
         for notional in np.geomspace(100.0, EXAMPLE[-1].cap_usd, 2_000):
-            position = tier_of(EXAMPLE, Fraction(notional))
-            asked = 1e4 * (EXAMPLE[position].mmr - amounts[position] / notional)
+            asked = own.maintenance_usd(Fraction(notional)) / Fraction(notional) * 10_000
             if asked > ratio:
-                premium = asked - (ratio - ratio // 5) + 1
+                premium = float(asked) - (ratio - ratio // 5) + 1
                 needed = max(needed, 1e7 * premium / (math.sqrt(1e10 * notional / price) - 2))
         assert needed <= found <= needed * 1.001 + 1
 

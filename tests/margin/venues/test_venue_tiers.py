@@ -14,10 +14,9 @@ from margincast.margin.rounding import exact
 from margincast.margin.schedule import tiers_for
 from margincast.margin.venues.tiers import (
     NEEDED,
+    ExactTiers,
     amounts_of,
-    exact_amounts,
     larger_of,
-    tier_of,
     tiers_of_levels,
     up_to,
 )
@@ -55,8 +54,7 @@ def any_tiers(draw):
 
 
 def margin(own, notional):
-    position = tier_of(own, notional)
-    return notional * exact(own[position].mmr) - exact_amounts(own)[position]
+    return ExactTiers.of(own).maintenance_usd(notional)
 
 
 def test_the_levels_of_a_side_are_its_tiers():
@@ -100,7 +98,7 @@ def test_the_larger_of_two_is_below_neither_and_no_larger_than_it_must(first, se
     if notional == 0:
         return
     assert margin(both, notional) >= max(margin(first, notional), margin(second, notional))
-    rates = [own[tier_of(own, notional)] for own in (both, first, second)]
+    rates = [own[ExactTiers.of(own).position(notional)] for own in (both, first, second)]
     assert rates[0].mmr == max(rates[1].mmr, rates[2].mmr)
     assert rates[0].imr == max(rates[1].imr, rates[2].imr)
 

@@ -24,10 +24,10 @@ from margincast.margin.venues.imported import (
 )
 from margincast.margin.venues.record import Record
 from margincast.margin.venues.tiers import (
+    ExactTiers,
     Tiers,
     TiersBySymbol,
     checked_tiers,
-    exact_amounts,
 )
 
 _USD_QUOTED = re.compile(rf".+({'|'.join(USD_LIKE)})(_\d{{6}})?")
@@ -66,7 +66,7 @@ def read(documents: Sequence[object], options: ReadOptions) -> Imported:
         tiers = checked_tiers(
             [{key: float(value) for key, value in row.items()} for row in rows], where
         )
-        for bracket, expected in zip(brackets, exact_amounts(tiers), strict=True):
+        for bracket, expected in zip(brackets, ExactTiers.of(tiers).amounts_usd, strict=True):
             require_amount(bracket.number("cum"), expected, bracket.where, "cum")
         collected.add(symbol, tiers, _margin(brackets))
     return collected.finish()
@@ -95,7 +95,7 @@ def _brackets(tiers: Tiers) -> list[dict[str, object]]:
             "cum": _not_above(amount),
         }
         for number, (tier, amount) in enumerate(
-            zip(tiers, exact_amounts(tiers), strict=True), start=1
+            zip(tiers, ExactTiers.of(tiers).amounts_usd, strict=True), start=1
         )
     ]
 
@@ -130,24 +130,12 @@ def _row(bracket: Record) -> dict[str, Fraction]:
 
 def _margin(brackets: Sequence[Record]) -> VenueMargin:
     """The venue's own arithmetic, from the numbers of the file and nothing else."""
-    table = [
-        (
-            bracket.number("notionalCap"),
-            bracket.number("maintMarginRatio"),
-            bracket.number("cum"),
-            Fraction(1, bracket.whole("initialLeverage")),
-        )
-        for bracket in brackets
-    ]
-
-    def row(notional: Fraction) -> tuple[Fraction, Fraction, Fraction, Fraction]:
-        return next((entry for entry in table if notional <= entry[0]), table[-1])
-
-    def maintenance(notional: Fraction) -> Fraction:
-        _, rate, cum, _ = row(notional)
-        return notional * rate - cum
-
-    return VenueMargin(len(table), maintenance, lambda notional: row(notional)[3])
+    return VenueMargin.of_brackets(
+        caps_usd=[bracket.number("notionalCap") for bracket in brackets],
+        rates=[bracket.number("maintMarginRatio") for bracket in brackets],
+        amounts_usd=[bracket.number("cum") for bracket in brackets],
+        initial=[Fraction(1, bracket.whole("initialLeverage")) for bracket in brackets],
+    )
 
 
 def _contracts(document: object) -> Iterator[tuple[Record, str]]:

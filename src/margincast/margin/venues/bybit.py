@@ -17,7 +17,7 @@ from margincast.margin.venues.imported import (
     require_amount,
 )
 from margincast.margin.venues.record import Record
-from margincast.margin.venues.tiers import checked_tiers, exact_amounts
+from margincast.margin.venues.tiers import ExactTiers, checked_tiers
 
 _LEVERAGE_DIGITS = Fraction(1, 100)
 """``maxLeverage`` has two digits after the point."""
@@ -77,31 +77,21 @@ def _collect(symbol: str, limits: list[Record], collected: Collected) -> None:
         floor = limit.number("riskLimitValue")
     tiers = checked_tiers(rows, symbol)
     deductions = [_deduction(limit) for limit in named]
-    for limit, found, expected in zip(named, deductions, exact_amounts(tiers), strict=True):
+    for limit, found, expected in zip(
+        named, deductions, ExactTiers.of(tiers).amounts_usd, strict=True
+    ):
         require_amount(found, expected, limit.where, "mmDeduction")
     collected.add(symbol, tiers, _margin(named, deductions, unit))
 
 
 def _margin(limits: list[Record], deductions: list[Fraction], unit: int) -> VenueMargin:
     """The venue's own arithmetic, from the numbers of the file and nothing else."""
-    table = [
-        (
-            limit.number("riskLimitValue"),
-            limit.number("maintenanceMargin") / unit,
-            deduction,
-            limit.number("initialMargin") / unit,
-        )
-        for limit, deduction in zip(limits, deductions, strict=True)
-    ]
-
-    def row(notional: Fraction) -> tuple[Fraction, Fraction, Fraction, Fraction]:
-        return next((entry for entry in table if notional <= entry[0]), table[-1])
-
-    def maintenance(notional: Fraction) -> Fraction:
-        _, rate, deduction, _ = row(notional)
-        return notional * rate - deduction
-
-    return VenueMargin(len(table), maintenance, lambda notional: row(notional)[3])
+    return VenueMargin.of_brackets(
+        caps_usd=[limit.number("riskLimitValue") for limit in limits],
+        rates=[limit.number("maintenanceMargin") / unit for limit in limits],
+        amounts_usd=deductions,
+        initial=[limit.number("initialMargin") / unit for limit in limits],
+    )
 
 
 def _deduction(limit: Record) -> Fraction:

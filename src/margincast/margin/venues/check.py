@@ -3,6 +3,7 @@
 Responsible for saying by how much a position pays more or less on the venue than our tiers ask.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,14 +13,16 @@ import numpy as np
 from margincast.core.errors import CheckFailedError
 from margincast.margin.rounding import exact
 from margincast.margin.venues.imported import VenueMargin
-from margincast.margin.venues.tiers import Tiers, TiersBySymbol, exact_amounts, tier_of
+from margincast.margin.venues.tiers import ExactTiers, Tiers, TiersBySymbol
 
-WITHIN_A_TIER = 16
-"""Notionals a tier at which margins are compared, besides its edges."""
+BETWEEN_EDGES = 64
+"""Notionals at which margins are compared, besides the edges, shared among the tiers."""
+LEAST_WITHIN_A_TIER = 4
+"""Of them in every tier, its edges included."""
 FIRST_TIER_FROM = 1e-3
 """The first of them in the first tier, a share of its cap."""
 CENT = Fraction(1, 100)
-SAME = Fraction(1, 10**9)
+SAME = 1e-9
 """Relative difference below which margins count as equal: the last digits of a double."""
 
 
@@ -55,10 +58,11 @@ class Check:
 
 def notionals_of(tiers: Tiers) -> list[Fraction]:
     """Return the notionals to compare at, USD, to the cent: edges, and between them."""
+    each = max(LEAST_WITHIN_A_TIER, BETWEEN_EDGES // len(tiers))
     points: set[Fraction] = set()
     for tier in tiers:
         floor = tier.floor_usd or FIRST_TIER_FROM * tier.cap_usd
-        between = np.geomspace(floor, tier.cap_usd, WITHIN_A_TIER)
+        between = np.geomspace(floor, tier.cap_usd, each)
         points |= {Fraction(round(float(notional) * 100), 100) for notional in between}
         points |= {exact(tier.cap_usd), exact(tier.cap_usd) + CENT}
     last = exact(tiers[-1].cap_usd)
@@ -73,31 +77,33 @@ def compare(symbol: str, tiers: Tiers, venue: VenueMargin) -> Check:
         tiers: our tiers.
         venue: the venue's own arithmetic, which reaches at least as far.
     """
-    amounts = exact_amounts(tiers)
+    own = ExactTiers.of(tiers)
     notionals = notionals_of(tiers)
-    differences: list[Fraction] = []
-    initial: list[Fraction] = []
-    changed: set[int] = set()
-    for notional in notionals:
-        position = tier_of(tiers, notional)
-        tier = tiers[position]
-        ours = notional * exact(tier.mmr) - amounts[position]
-        differences.append(venue.maintenance_usd(notional) / ours - 1)
-        changed |= {position} if abs(differences[-1]) > SAME else set()
-        initial.append(venue.initial_rate(notional) / exact(tier.imr) - 1)
+    differences = [_relative(venue.maintenance_usd(n), own.maintenance_usd(n)) for n in notionals]
+    initial = [_relative(venue.initial_rate(n), own.initial_rate(n)) for n in notionals]
     largest = max(range(len(notionals)), key=differences.__getitem__)
+    changed = {
+        own.position(notional)
+        for notional, difference in zip(notionals, differences, strict=True)
+        if abs(difference) > SAME
+    }
     return Check(
         symbol=symbol,
         tiers=len(tiers),
         venue_tiers=venue.tiers,
-        least=float(min(differences)),
-        mean=float(sum(differences, Fraction(0)) / len(differences)),
-        largest=float(differences[largest]),
+        least=min(differences),
+        mean=math.fsum(differences) / len(differences),
+        largest=differences[largest],
         largest_at_usd=float(notionals[largest]),
         changed=len(changed),
-        initial_least=float(min(initial)),
-        initial_largest=float(max(initial)),
+        initial_least=min(initial),
+        initial_largest=max(initial),
     )
+
+
+def _relative(theirs: Fraction, ours: Fraction) -> float:
+    """Return the relative difference; its sign is exact, as the difference is taken first."""
+    return float(theirs - ours) / float(ours)
 
 
 def compare_all(tiers: TiersBySymbol, venue: Mapping[str, VenueMargin]) -> list[Check]:

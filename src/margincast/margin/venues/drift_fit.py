@@ -12,7 +12,7 @@ import numpy as np
 from margincast.core.errors import InputError
 from margincast.core.types import FloatArray
 from margincast.margin.rounding import exact
-from margincast.margin.venues.tiers import Tiers, exact_amounts
+from margincast.margin.venues.tiers import ExactTiers, Tiers
 
 UNITS = 10_000
 """Units of a margin ratio (MARGIN_PRECISION), and its largest value (MAX_MARGIN_RATIO)."""
@@ -49,7 +49,7 @@ class _Tiers(NamedTuple):
 
     @classmethod
     def of(cls, tiers: Tiers) -> "_Tiers":
-        amounts = exact_amounts(tiers)
+        amounts = ExactTiers.of(tiers).amounts_usd
         return cls(
             np.array([tier.floor_usd for tier in tiers]),
             np.array([tier.cap_usd for tier in tiers]),

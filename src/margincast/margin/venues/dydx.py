@@ -19,7 +19,7 @@ from margincast.margin.venues.imported import (
     VenueMargin,
 )
 from margincast.margin.venues.record import Record
-from margincast.margin.venues.tiers import TiersBySymbol, checked_tiers, exact_amounts
+from margincast.margin.venues.tiers import ExactTiers, TiersBySymbol, checked_tiers
 
 MILLION = 1_000_000
 """Parts of a rate, and quote quantums of a USDC."""
@@ -89,7 +89,8 @@ def export(tiers_by_symbol: TiersBySymbol) -> dict[str, object]:
     markets = []
     for symbol, own in tiers_by_symbol.items():
         last = own[-1]
-        effective = exact(last.mmr) - exact_amounts(own)[-1] / exact(last.cap_usd)
+        end = exact(last.cap_usd)
+        effective = ExactTiers.of(own).maintenance_usd(end) / end
         initial = math.ceil(exact(last.imr) * MILLION)
         fraction = math.ceil(effective * MILLION * MILLION / initial)
         number = tiers.setdefault((initial, fraction), len(tiers))

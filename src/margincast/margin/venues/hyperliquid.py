@@ -8,6 +8,7 @@ those of the ``meta`` request of the info endpoint.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -167,6 +168,7 @@ def _leverage(tier: Record) -> int:
 
 def _margin(steps: _Steps) -> VenueMargin:
     """The venue's own arithmetic: rates from leverages, deductions from rates."""
+    bounds = [bound for bound, _ in steps]
     rates = [Fraction(1, 2 * leverage) for _, leverage in steps]
     deductions = [Fraction(0)]
     for (lower, upper), (bound, _) in zip(pairwise(rates), steps[1:], strict=True):
@@ -174,7 +176,7 @@ def _margin(steps: _Steps) -> VenueMargin:
 
     def tier(notional: Fraction) -> int:
         # "0-150M: 40, >150M: 20": a bound belongs to the tier below
-        return max(number for number, (bound, _) in enumerate(steps) if notional > bound)
+        return max(0, bisect_left(bounds, notional) - 1)
 
     def maintenance(notional: Fraction) -> Fraction:
         number = tier(notional)

@@ -5,7 +5,8 @@ carries against those its rates give.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -71,6 +72,33 @@ class VenueMargin:
     tiers: int
     maintenance_usd: Callable[[Fraction], Fraction]
     initial_rate: Callable[[Fraction], Fraction]
+
+    @classmethod
+    def of_brackets(
+        cls,
+        *,
+        caps_usd: Sequence[Fraction],
+        rates: Sequence[Fraction],
+        amounts_usd: Sequence[Fraction],
+        initial: Sequence[Fraction],
+    ) -> "VenueMargin":
+        """Return the arithmetic of venues with brackets: notional times rate less amount.
+
+        Args:
+            caps_usd: where the brackets end, USD; a larger notional counts to the last.
+            rates: maintenance margin rates.
+            amounts_usd: what is taken off.
+            initial: initial margin rates.
+        """
+
+        def bracket(notional: Fraction) -> int:
+            return min(bisect_left(caps_usd, notional), len(caps_usd) - 1)
+
+        def maintenance(notional: Fraction) -> Fraction:
+            number = bracket(notional)
+            return notional * rates[number] - amounts_usd[number]
+
+        return cls(len(caps_usd), maintenance, lambda notional: initial[bracket(notional)])
 
 
 @dataclass(frozen=True)

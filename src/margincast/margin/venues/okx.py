@@ -152,10 +152,7 @@ def _collect(symbol: str, rows: list[Record], worth_usd: Fraction, collected: Co
 
 def _margin(table: list[tuple[Fraction, Fraction, Fraction]]) -> VenueMargin:
     """The venue's own arithmetic: caps in USD, and rates of the whole position."""
-
-    def row(notional: Fraction) -> tuple[Fraction, Fraction, Fraction]:
-        return next((entry for entry in table if notional <= entry[0]), table[-1])
-
-    return VenueMargin(
-        len(table), lambda notional: notional * row(notional)[1], lambda notional: row(notional)[2]
+    caps, rates, initial = zip(*table, strict=True)
+    return VenueMargin.of_brackets(
+        caps_usd=caps, rates=rates, amounts_usd=[Fraction(0)] * len(table), initial=initial
     )

@@ -8,7 +8,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from fractions import Fraction
 
 from margincast.core.errors import InputError
 from margincast.margin.rounding import exact
@@ -21,12 +20,11 @@ from margincast.margin.venues.imported import (
 )
 from margincast.margin.venues.record import Record
 from margincast.margin.venues.tiers import (
+    ExactTiers,
     Tiers,
     TiersBySymbol,
     amounts_of,
     checked_tiers,
-    exact_amounts,
-    tier_of,
 )
 from margincast.specs.loading import validate_spec
 from margincast.specs.schedule import BaseSchedule, Brackets
@@ -63,7 +61,7 @@ def read(documents: Sequence[object], options: ReadOptions) -> Imported:
                     "due; a contract's tiers stand together, each once, from the first"
                 )
         tiers = checked_tiers([_row(row) for row in rows], symbol)
-        for row, expected in zip(rows, exact_amounts(tiers), strict=True):
+        for row, expected in zip(rows, ExactTiers.of(tiers).amounts_usd, strict=True):
             found = row.number("maintenance_amount")
             require_amount(found, expected, f"{row.where} ({symbol})", "maintenance_amount")
         collected.add(symbol, tiers, margin_of(tiers))
@@ -96,15 +94,8 @@ def export(tiers_by_symbol: TiersBySymbol) -> list[dict[str, object]]:
 
 def margin_of(tiers: Tiers) -> VenueMargin:
     """Return our own arithmetic: notional times rate less the maintenance amount."""
-    amounts = exact_amounts(tiers)
-
-    def maintenance(notional: Fraction) -> Fraction:
-        position = tier_of(tiers, notional)
-        return notional * exact(tiers[position].mmr) - amounts[position]
-
-    return VenueMargin(
-        len(tiers), maintenance, lambda notional: exact(tiers[tier_of(tiers, notional)].imr)
-    )
+    own = ExactTiers.of(tiers)
+    return VenueMargin(len(tiers), own.maintenance_usd, own.initial_rate)
 
 
 def csv_text(rows: Iterable[Mapping[str, object]]) -> str:

@@ -4,7 +4,9 @@ Responsible for the margin that an export has to reproduce: which rate stands fo
 venue has one for long and short, and what a position of a given notional pays by our tiers.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Literal, get_args
@@ -33,28 +35,57 @@ def amounts_of(tiers: Sequence[Tier]) -> tuple[float, ...]:
     return maintenance_amounts([tier.floor_usd for tier in tiers], [tier.mmr for tier in tiers])
 
 
-def exact_amounts(tiers: Sequence[Tier]) -> tuple[Fraction, ...]:
-    """Return the maintenance amounts of tiers, USD, exactly: no last digit is rounded."""
-    amounts = [Fraction(0)]
-    for lower, upper in pairwise(tiers):
-        rise = exact(upper.mmr) - exact(lower.mmr)
-        amounts.append(amounts[-1] + exact(upper.floor_usd) * rise)
-    return tuple(amounts)
+@dataclass(frozen=True)
+class ExactTiers:
+    """Tiers as the decimals they are published as; nothing is rounded in between.
 
-
-def tier_of(tiers: Sequence[Tier], notional_usd: Fraction) -> int:
-    """Return the position of the tier a notional lies in; at a cap it is the tier below.
-
-    Raises:
-        InputError: the notional lies above the last tier.
+    Attributes:
+        caps_usd: where the tiers end, USD notional.
+        mmrs: maintenance margin rates.
+        imrs: initial margin rates.
+        amounts_usd: maintenance amounts.
     """
-    for position, tier in enumerate(tiers):
-        if notional_usd <= exact(tier.cap_usd):
-            return position
-    raise InputError(
-        f"a position of {float(notional_usd):,.2f} USD has no tier; the tiers reach to "
-        f"{tiers[-1].cap_usd:,.0f} USD"
-    )
+
+    caps_usd: tuple[Fraction, ...]
+    mmrs: tuple[Fraction, ...]
+    imrs: tuple[Fraction, ...]
+    amounts_usd: tuple[Fraction, ...]
+
+    @classmethod
+    def of(cls, tiers: Sequence[Tier]) -> "ExactTiers":
+        """Make them of tiers."""
+        mmrs = tuple(exact(tier.mmr) for tier in tiers)
+        amounts = [Fraction(0)]
+        for (lower, upper), tier in zip(pairwise(mmrs), tiers[1:], strict=True):
+            amounts.append(amounts[-1] + exact(tier.floor_usd) * (upper - lower))
+        return cls(
+            tuple(exact(tier.cap_usd) for tier in tiers),
+            mmrs,
+            tuple(exact(tier.imr) for tier in tiers),
+            tuple(amounts),
+        )
+
+    def position(self, notional_usd: Fraction) -> int:
+        """Return the position of the tier a notional lies in; at a cap it is the tier below.
+
+        Raises:
+            InputError: the notional lies above the last tier.
+        """
+        if notional_usd > self.caps_usd[-1]:
+            raise InputError(
+                f"a position of {float(notional_usd):,.2f} USD has no tier; the tiers reach to "
+                f"{float(self.caps_usd[-1]):,.0f} USD"
+            )
+        return bisect_left(self.caps_usd, notional_usd)
+
+    def maintenance_usd(self, notional_usd: Fraction) -> Fraction:
+        """Return the maintenance margin of a notional, both USD."""
+        position = self.position(notional_usd)
+        return notional_usd * self.mmrs[position] - self.amounts_usd[position]
+
+    def initial_rate(self, notional_usd: Fraction) -> Fraction:
+        """Return the initial margin rate of a notional, USD."""
+        return self.imrs[self.position(notional_usd)]
 
 
 def checked_tiers(rows: Sequence[Mapping[str, object]], where: str) -> Tiers:
@@ -132,9 +163,10 @@ def larger_of(first: Tiers, second: Tiers) -> Tiers:
     """
     end = min(first[-1].cap_usd, second[-1].cap_usd)
     caps = sorted({tier.cap_usd for tier in (*first, *second) if tier.cap_usd < end} | {end})
+    exactly = [(tiers, ExactTiers.of(tiers)) for tiers in (first, second)]
     made: list[Tier] = []
     for floor, cap in zip([0.0, *caps[:-1]], caps, strict=True):
-        both = [tiers[tier_of(tiers, exact(cap))] for tiers in (first, second)]
+        both = [tiers[one.position(exact(cap))] for tiers, one in exactly]
         mmr, imr = max(tier.mmr for tier in both), max(tier.imr for tier in both)
         if made and (made[-1].mmr, made[-1].imr) == (mmr, imr) and _is_no_edge(floor, both):
             made[-1] = made[-1].model_copy(update={"cap_usd": cap})
