@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from margincast.backtest.frontier import (
+    Judge,
     efficient,
     replay_settings,
-    standing_of,
     without_cost,
 )
 from margincast.backtest.published import published_margin
@@ -71,7 +71,7 @@ def test_settings_side_by_side_are_each_the_replay_of_their_own_policy(panel, fo
 
 def test_a_margin_scaled_by_a_constant_stands_as_before(panel, forecast):
     margins = forecast.quantiles[:, :, 0].T
-    one, twice = (standing_of(k * margins, panel, SIDES, 0.99) for k in (1.0, 2.0))
+    one, twice = (Judge.of(panel, SIDES, 0.99).standing(k * margins) for k in (1.0, 2.0))
     assert twice.scale == pytest.approx(0.5 * one.scale)
     for name in ("scaled_mean", "scaled_shortfall_bps", "peak_to_trough", "largest_1_day_rise"):
         assert getattr(twice, name) == pytest.approx(getattr(one, name))
@@ -81,8 +81,8 @@ def test_a_margin_scaled_by_a_constant_stands_as_before(panel, forecast):
 
 
 def test_a_margin_that_knows_the_scale_loses_less_than_one_that_does_not(panel, forecast):
-    sharp = standing_of(forecast.quantiles[:, :, 0].T, panel, SIDES, 0.99)
-    flat = standing_of(np.full((2, len(panel)), 0.05), panel, SIDES, 0.99)
+    sharp = Judge.of(panel, SIDES, 0.99).standing(forecast.quantiles[:, :, 0].T)
+    flat = Judge.of(panel, SIDES, 0.99).standing(np.full((2, len(panel)), 0.05))
     assert sharp.scaled_shortfall_bps < flat.scaled_shortfall_bps
     assert sharp.scaled_mean < flat.scaled_mean
     assert flat.peak_to_trough == 1.0
@@ -107,4 +107,4 @@ def test_settings_that_cannot_stand_side_by_side_are_named(panel, forecast):
 
 def test_nothing_to_judge_is_said(panel):
     with pytest.raises(InputError, match="nothing can be judged"):
-        standing_of(np.full((2, len(panel)), np.nan), panel, SIDES, 0.99)
+        Judge.of(panel, SIDES, 0.99).standing(np.full((2, len(panel)), np.nan))

@@ -16,7 +16,7 @@ import pandas as pd
 from margincast.backtest.cells import SMALLEST_MARGIN
 from margincast.backtest.daily_margin import daily_measures, last_of_each_day, medians
 from margincast.core.errors import InputError
-from margincast.core.types import BoolArray, FloatArray, Side
+from margincast.core.types import BoolArray, FloatArray, Side, Times
 from margincast.margin.notice import InForce
 from margincast.margin.parameters import Parameters
 from margincast.margin.timeline import Forecasts, Rows, through_time
@@ -55,37 +55,57 @@ class Standing:
     largest_5_day_rise: float
 
 
-def standing_of(margins: FloatArray, panel: Panel, sides: Sequence[Side], level: float) -> Standing:
-    """Judge a margin.
+@dataclass(frozen=True)
+class Judge:
+    """Decisions with their outcomes, made ready to judge many margins by.
 
-    Args:
-        margins: rates in force at the n decisions, shape (S, n); NaN where there is none.
-        panel: the decisions with their outcomes.
-        sides: S of them.
-        level: share of outcomes that the margin promises to cover.
-
-    Raises:
-        InputError: no decision has both an outcome and a margin.
+    Attributes:
+        decided: decision times, shape (n,).
+        outcomes: shape (S, n).
+        contracts: every contract's decisions, in order of time.
+        level: share of outcomes that a margin promises to cover.
     """
-    outcomes = np.stack([panel.outcomes[side] for side in sides])
-    known = np.isfinite(outcomes) & np.isfinite(margins)
-    if not known.any():
-        raise InputError("no decision has both an outcome and a margin; nothing can be judged")
-    outcome, margin = outcomes[known], margins[known]
-    scale = float(np.quantile(outcome / margin, level))
-    names = panel.frame["symbol"].to_numpy(dtype=str)
-    records: list[dict[str, float] | None] = []
-    for name in np.unique(names):
-        own = np.flatnonzero(names == name)
-        records += map(daily_measures, last_of_each_day(panel.decided[own], margins[:, own]))
-    return Standing(
-        exceedance_ratio=float((outcome > margin).mean() / (1.0 - level)),
-        mean_margin=float(margin.mean()),
-        scale=scale,
-        scaled_mean=scale * float(margin.mean()),
-        scaled_shortfall_bps=BPS * float(np.maximum(outcome - scale * margin, 0.0).mean()),
-        **medians(records, MEASURES),
-    )
+
+    decided: Times
+    outcomes: FloatArray
+    contracts: tuple[npt.NDArray[np.intp], ...]
+    level: float
+
+    @classmethod
+    def of(cls, panel: Panel, sides: Sequence[Side], level: float) -> "Judge":
+        """Return the judge of the decisions of a panel, sorted by time."""
+        names, contract_of = np.unique(
+            panel.frame["symbol"].to_numpy(dtype=str), return_inverse=True
+        )
+        outcomes = np.stack([panel.outcomes[side] for side in sides])
+        contracts = tuple(np.flatnonzero(contract_of == c) for c in range(len(names)))
+        return cls(panel.decided, outcomes, contracts, level)
+
+    def standing(self, margins: FloatArray) -> Standing:
+        """Judge a margin.
+
+        Args:
+            margins: rates in force at the decisions, shape (S, n); NaN where there is none.
+
+        Raises:
+            InputError: no decision has both an outcome and a margin.
+        """
+        known = np.isfinite(self.outcomes) & np.isfinite(margins)
+        if not known.any():
+            raise InputError("no decision has both an outcome and a margin; nothing can be judged")
+        outcome, margin = self.outcomes[known], margins[known]
+        scale = float(np.quantile(outcome / margin, self.level))
+        records: list[dict[str, float] | None] = []
+        for own in self.contracts:
+            records += map(daily_measures, last_of_each_day(self.decided[own], margins[:, own]))
+        return Standing(
+            exceedance_ratio=float((outcome > margin).mean() / (1.0 - self.level)),
+            mean_margin=float(margin.mean()),
+            scale=scale,
+            scaled_mean=scale * float(margin.mean()),
+            scaled_shortfall_bps=BPS * float(np.maximum(outcome - scale * margin, 0.0).mean()),
+            **medians(records, MEASURES),
+        )
 
 
 def replay_settings(

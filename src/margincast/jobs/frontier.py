@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from margincast.backtest.frontier import (
+    Judge,
     Standing,
     efficient,
     replay_settings,
-    standing_of,
     table_of,
     without_cost,
 )
@@ -72,7 +72,9 @@ def run(
     policy = load_spec(spec, MarginPolicy)
     settings = _settings(spec, vary)
     say(f"reading {forecasts}")
-    table = read_submitted(forecasts, [subject, against] if subject and against else ())
+    # the first model of a table is known only once all of it is read
+    named = [name for name in (subject, against) if name] if subject else []
+    table = read_submitted(forecasts, named)
     read = read_bars(Path(), list(bars), (), interval_of(Path(), bars))
     replay = _replay_of(policy, join_outcomes(table, read).replays)
     names = models_of({0: replay})
@@ -83,10 +85,11 @@ def run(
     kinds: dict[str, str] = {}
 
     def judge(name: str, kind: str, margins: FloatArray) -> None:
-        standings[name] = standing_of(margins, panel, sides, policy.model.level)
+        standings[name] = judgement.standing(margins)
         kinds[name] = kind
 
     sides = replay.forecasts[chosen].sides
+    judgement = Judge.of(panel, sides, policy.model.level)
     for name in dict.fromkeys((chosen, other or chosen)):
         forecast = replay.forecasts[name]
         judge(name, "forecast", wanted_of(forecast, sides, policy))

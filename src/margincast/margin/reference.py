@@ -80,7 +80,7 @@ def reference_rates(
     *,
     level: float,
     window: timedelta,
-    period: timedelta,
+    period: timedelta | None,
     minimum_history: timedelta,
 ) -> References:
     """Return long-run and stressed rates at every moment, from what was known then.
@@ -97,6 +97,7 @@ def reference_rates(
         level: share of outcomes that a rate covers.
         window: look-back.
         period: length of the worst period; periods follow one another from the start of 1970.
+            Without one there are no stressed rates (NaN).
         minimum_history: see above.
 
     Raises:
@@ -104,17 +105,19 @@ def reference_rates(
     """
     level = require_level(level)
     known = [_Known.of(outcomes) for outcomes in history]
-    length = period // timedelta(microseconds=1)
 
     def plain(one: "_Known", rows: slice) -> float:
         values = one.values[rows]
         return float(np.quantile(values, level)) if len(values) else math.nan
 
-    def worst(one: "_Known", rows: slice) -> float:
-        number = one.decided[rows].astype("datetime64[us]").astype(np.int64) // length
-        return _worst(one.values[rows], number, level)
-
     fewest = math.ceil(FEWEST_BEYOND / (1.0 - level) - 1e-9)
+    if period is not None:
+        length = period // timedelta(microseconds=1)
+
+        def worst(one: "_Known", rows: slice) -> float:
+            number = one.decided[rows].astype("datetime64[us]").astype(np.int64) // length
+            return _worst(one.values[rows], number, level)
+
     shape = (len(moments), len(history))
     long_run, stressed, weight = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape)
     for i, moment in enumerate(moments):
@@ -125,8 +128,9 @@ def reference_rates(
         ages = np.array([(moment - first) / np.timedelta64(minimum_history) for first in firsts])
         ages[~enough] = 0.0
         weight[i] = ages / (ages + 1.0)
-        for rates, statistic in ((long_run, plain), (stressed, worst)):
-            rates[i] = _completed(known, statistic, since, until, ages)
+        long_run[i] = _completed(known, plain, since, until, ages)
+        if period is not None:
+            stressed[i] = _completed(known, worst, since, until, ages)
     return References(moments, _pooled(long_run, weight), _pooled(stressed, weight), weight)
 
 

@@ -45,13 +45,12 @@ def references_of(
         for side in sides
         for rows in per_contract.values()
     ]
-    period = policy.stress.period if policy.stress is not None else policy.long_run.window
     return reference_rates(
         own,
         months,
         level=policy.model.level,
         window=policy.long_run.window,
-        period=period,
+        period=None if policy.stress is None else policy.stress.period,
         minimum_history=policy.long_run.minimum_history,
     )
 
