@@ -23,7 +23,7 @@ from margincast.margin.venues.catalogue import (
 )
 from margincast.margin.venues.check import Check, compare, compare_all
 from margincast.margin.venues.imported import ReadOptions, schedule_of
-from margincast.margin.venues.own import margin_of, schedule_text
+from margincast.margin.venues.own import margin_of
 from margincast.margin.venues.tiers import (
     EXPORT_SIDES,
     ExportSide,
@@ -33,6 +33,7 @@ from margincast.margin.venues.tiers import (
 )
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
+from margincast.specs.schedule_file import schedule_toml
 
 COMMENT_WIDTH = 97
 FAR_ABOVE = 0.1
@@ -82,7 +83,7 @@ def run_import(
         *(f"  {path.name}, SHA-256 {digest_of_file(path)}" for path in (file, *beside)),
         *(line for remark in found.remarks for line in wrap(remark, COMMENT_WIDTH)),
     )
-    _write(out, schedule_text(schedule, comment))
+    _write(out, schedule_toml(schedule, "\n".join(comment)))
     written = load_spec(out, BaseSchedule)
     assert written == schedule, "a schedule reads back as it was written"
     for remark in found.remarks:

@@ -15,6 +15,7 @@ from margincast.margin.venues.check import Check, compare_all, require_never_bel
 from margincast.margin.venues.imported import Imported, ReadOptions, schedule_of
 from margincast.margin.venues.tiers import TiersBySymbol
 from margincast.specs.schedule import BaseSchedule
+from margincast.specs.schedule_file import schedule_toml
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _csv_text(document: object) -> str:
 
 def _toml_text(document: object) -> str:
     assert isinstance(document, BaseSchedule)
-    return own.schedule_text(document, ("Base schedule of exported margin levels.",))
+    return schedule_toml(document, "Base schedule of exported margin levels.")
 
 
 VENUES: Mapping[str, Venue] = {

@@ -1,4 +1,4 @@
-"""Our own tables of tiers: CSV and JSON for programs, TOML for a base schedule.
+"""Our own tables of tiers: rows for CSV and JSON, and base schedules.
 
 Responsible for numbers that come back as they were: every rate and edge is written as the shortest
 decimal that denotes it.
@@ -6,7 +6,6 @@ decimal that denotes it.
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from margincast.core.errors import InputError
@@ -27,7 +26,7 @@ from margincast.margin.venues.tiers import (
     checked_tiers,
 )
 from margincast.specs.loading import validate_spec
-from margincast.specs.schedule import BaseSchedule, Brackets
+from margincast.specs.schedule import BaseSchedule
 
 COLUMNS = (
     "symbol", "tier", "tier_floor_usd", "tier_cap_usd", "mmr", "imr", "max_leverage",
@@ -132,42 +131,6 @@ def read_schedule(documents: Sequence[object], options: ReadOptions) -> Imported
     return collected.finish()
 
 
-def schedule_text(schedule: BaseSchedule, comment: Sequence[str]) -> str:
-    """Write a base schedule as TOML, which reads back as the same schedule.
-
-    Args:
-        schedule: the schedule.
-        comment: lines that stand above it.
-    """
-    lines = [f"# {line}" for line in comment]
-    lines += ["", f"name = {_quoted(schedule.name)}"]
-    lines += [f"description = {_quoted(schedule.description)}"]
-    for brackets in schedule.brackets:
-        symbols = ", ".join(_quoted(symbol) for symbol in brackets.symbols)
-        lines += ["", "[[brackets]]", f"symbols = [{symbols}]", *_tier_lines(brackets)]
-    if schedule.default is not None:
-        lines += ["", "[default]", *_tier_lines(schedule.default)]
-    return "\n".join(lines) + "\n"
-
-
 def _row(row: Record) -> dict[str, float]:
     columns = {"floor_usd": "tier_floor_usd", "cap_usd": "tier_cap_usd", "mmr": "mmr", "imr": "imr"}
     return {name: float(row.number(column)) for name, column in columns.items()}
-
-
-def _tier_lines(brackets: Brackets) -> list[str]:
-    tiers = [
-        ", ".join(f"{name} = {_number(value)}" for name, value in tier.model_dump().items())
-        for tier in brackets.tiers
-    ]
-    return ["tiers = [", *(f"  {{ {tier} }}," for tier in tiers), "]"]
-
-
-def _number(value: float) -> str:
-    whole = value.is_integer() and abs(value) < 2**53
-    return f"{int(value):_}" if whole else repr(value)
-
-
-def _quoted(text: str) -> str:
-    """A JSON string without ASCII escapes is a TOML string."""
-    return json.dumps(text, ensure_ascii=False)
