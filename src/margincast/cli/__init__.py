@@ -26,6 +26,7 @@ from margincast.cli.options import (
     finish,
 )
 from margincast.cli.schedule import schedule_app
+from margincast.cli.tiers import tiers
 from margincast.core.errors import MargincastError
 
 app = typer.Typer(
@@ -232,6 +233,7 @@ def score(
 
 app.command()(haircuts)
 app.command()(account)
+app.command()(tiers)
 app.command()(promote)
 app.command()(rollback)
 

@@ -1,4 +1,4 @@
-"""Write a table of results as one Parquet file that appears under its name whole or not at all.
+"""Write results, a table or a text, so that a file appears under its name whole or not at all.
 
 A half-written table of margins or features must never be read by the next step.
 """
@@ -19,6 +19,14 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
     pq.write_table(pa.table({str(name): _array(frame[name]) for name in frame}), partial)
+    partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8; its folder is made where it does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

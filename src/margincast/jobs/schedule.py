@@ -12,6 +12,7 @@ from margincast import __version__
 from margincast.core.digest import digest_of_file
 from margincast.core.errors import InputError, did_you_mean
 from margincast.core.types import SIDES
+from margincast.data.writing import write_text
 from margincast.jobs.console import output, say
 from margincast.jobs.schedule_tables import check_table, schedule_table
 from margincast.margin.venues.catalogue import (
@@ -83,7 +84,7 @@ def run_import(
         *(f"  {path.name}, SHA-256 {digest_of_file(path)}" for path in (file, *beside)),
         *(line for remark in found.remarks for line in wrap(remark, COMMENT_WIDTH)),
     )
-    _write(out, schedule_toml(schedule, "\n".join(comment)))
+    write_text(out, schedule_toml(schedule, "\n".join(comment)))
     written = load_spec(out, BaseSchedule)
     assert written == schedule, "a schedule reads back as it was written"
     for remark in found.remarks:
@@ -122,7 +123,7 @@ def run_export(
     tiers = _cut(tiers_of_levels(frame, chosen), up_to_usd)
     options = ExportOptions(out.stem, dict(map(_price, prices)))
     text, checks = export_text(venue, tiers, options)
-    _write(out, text)
+    write_text(out, text)
     fallback = int((frame["status"] == "fallback").sum()) if "status" in frame else 0
     if fallback:
         say(f"{fallback} of {len(frame)} levels are fallbacks; they are exported as they are")
@@ -213,11 +214,3 @@ def _side_costs(frame: pd.DataFrame, tiers: TiersBySymbol, chosen: ExportSide) -
             line += f"; TOO LITTLE by up to {-least.least:.2%} ({least.symbol})"
         lines.append(line)
     return lines
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a text that appears under its name whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

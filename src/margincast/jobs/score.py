@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from margincast.core.errors import CheckFailedError, InputError, MargincastError
-from margincast.core.time import format_duration, parse_instant
+from margincast.core.time import format_duration
 from margincast.data.writing import write_table
 from margincast.features.pipeline import FeatureTable, build_features
 from margincast.jobs.books import books_at
 from margincast.jobs.console import output, say
+from margincast.jobs.moment import moment_of
 from margincast.jobs.setting import Setting
 from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tables import margin_table
@@ -91,7 +92,7 @@ def run(
     setting = Setting.of(spec, data, out, name, cache, keeps_features=False)
     schedule = load_spec(setting.workspace / policy.schedule.file, BaseSchedule)
     require_policy_fits(policy, schedule)
-    moment = None if at is None else _moment(at)
+    moment = None if at is None else moment_of(at)
     problem = ""
     try:
         levels = _scored(policy, schedule, setting, moment, of_data)
@@ -114,15 +115,6 @@ def run(
             say(f"{count} of {len(levels)} levels fall back: {reason}")
     output.print(f"margin levels: {path}", soft_wrap=True)
     return Scoring(levels, path, problem)
-
-
-def _moment(at: str) -> datetime:
-    if at == "now":
-        return datetime.now(UTC)
-    try:
-        return parse_instant(at)
-    except ValueError as error:
-        raise InputError(f"--at: {error}") from None
 
 
 def _scored(

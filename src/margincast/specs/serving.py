@@ -20,6 +20,7 @@ from margincast.specs.base import (
     Spec,
 )
 from margincast.specs.liquidation import Liquidation
+from margincast.specs.tiers import TierShape
 
 
 def _is_multiple(value: float, step: float) -> bool:
@@ -210,6 +211,8 @@ class MarginPolicy(Spec):
     rounding: Rounding
     publication: Publication | None = None
     initial: Initial
+    tiers: TierShape | None = None
+    """Present: ``margincast tiers`` can make a base schedule from the margin curve."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
