@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from margincast.margin.background import Background
 from margincast.margin.chain import Inputs, Memory, advance
-from margincast.margin.levels import Background, costs_of, margin_levels
+from margincast.margin.levels import costs_of, margin_levels
 from margincast.margin.liquidation_cost import Book
+from margincast.margin.notice import InForce
 from margincast.margin.parameters import Parameters
 from margincast.margin.rounding import exact, round_up
 from margincast.margin.tier_rows import TierRows, tier_rows
@@ -112,7 +114,8 @@ def background_of(rows: TierRows, rng: np.random.Generator) -> Background:
         rates,
         tuple((before - hour * np.timedelta64(1, "h"), rates) for hour in range(24, -1, -1)),
     )
-    return Background(at, memory, np.full(len(rows), 0.05), np.full(len(rows), 0.2))
+    in_force = InForce(rates, ())
+    return Background(at, memory, in_force, np.full(len(rows), 0.05), np.full(len(rows), 0.2))
 
 
 def one_at_a_time(

@@ -18,6 +18,7 @@ import polars as pl
 from margincast.core.types import SIDES
 from margincast.data.simulated.market import simulate_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
+from margincast.margin.background import Background
 from margincast.margin.explanation import chain_of
 from margincast.margin.levels import margin_levels, position_margin_usd
 from margincast.margin.liquidation_cost import Book
@@ -41,12 +42,14 @@ def main() -> None:
 
     policy = load_spec(WORKSPACE / "serving" / "demo.toml", MarginPolicy)
     schedule = load_spec(WORKSPACE / policy.schedule.file, BaseSchedule)
+    rows = tier_rows([arguments.symbol], schedule, policy)
     both = margin_levels(
-        tier_rows([arguments.symbol], schedule, policy),
+        rows,
         {arguments.side: np.array([arguments.forecast])},
         policy,
         data_age=np.array([1], dtype="timedelta64[m]"),
         books={arguments.symbol: latest_book(arguments.symbol)},
+        background=Background.none(len(rows), np.datetime64("2026-01-02T00:00", "us")),
     )
     levels = both[both["side"] == arguments.side]
     print(f"{arguments.symbol} {arguments.side}, policy {policy.name}")

@@ -8,6 +8,7 @@ import pytest
 
 from margincast.backtest.published import published_margin
 from margincast.core.errors import InputError
+from margincast.margin.background import Background
 from margincast.margin.levels import margin_levels
 from margincast.margin.tier_rows import tier_rows
 from margincast.models.protocol import Panel, TailForecast
@@ -67,11 +68,13 @@ def test_every_margin_is_the_one_serving_publishes_from_that_decision(panel, for
     policy = changed(forecast={"sides": sides})
     made = published(panel, forecast, policy, tier=tier)
     decided = panel.frame["symbol"].tolist()
+    rows = tier_rows(decided, SCHEDULE, policy)
     levels = margin_levels(
-        tier_rows(decided, SCHEDULE, policy),
+        rows,
         {side: forecast.at(side, 0.99) for side in SIDES},
         policy,
         data_age=np.zeros(len(decided), dtype="timedelta64[us]"),
+        background=Background.none(len(rows), np.datetime64("2024-01-01T00:00", "us")),
     )
     for i, side in enumerate(SIDES):
         own = levels[(levels["side"] == side) & (levels["tier"] == tier)]

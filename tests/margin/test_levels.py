@@ -11,13 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
+from margincast.margin.background import Background
 from margincast.margin.explanation import chain_of, steps_of
-from margincast.margin.levels import (
-    Background,
-    fallback_levels,
-    margin_levels,
-    position_margin_usd,
-)
+from margincast.margin.levels import fallback_levels, margin_levels, position_margin_usd
 from margincast.margin.liquidation_cost import Book, liquidation_costs, walk_book
 from margincast.margin.maintenance import maintenance_amounts, maintenance_margin_usd
 from margincast.margin.rounding import exact, round_up
@@ -33,6 +29,7 @@ POLICY = load_spec(SERVING / "perp-8h.toml", MarginPolicy)
 BOOK_POLICY = load_spec(SERVING / "demo.toml", MarginPolicy)
 LARGER = load_spec(SERVING / "perp-8h.toml", MarginPolicy, ["forecast.sides=larger"])
 FRESH = timedelta(0)
+AT = np.datetime64("2024-05-01T12:00", "us")
 SYMBOLS = st.sampled_from(["BTCUSDT", "XRPUSDT", "FTTUSDT"])
 SIDES = st.sampled_from(["long", "short"])
 FORECASTS = st.floats(1e-5, 2.0)
@@ -58,12 +55,14 @@ def table_of(levels):
 
 
 def of_side(forecasts, symbol="BTCUSDT", side="long", policy=POLICY, *, book=None, age=FRESH):
+    rows = tier_rows([symbol], PERPETUALS, policy)
     levels = margin_levels(
-        tier_rows([symbol], PERPETUALS, policy),
+        rows,
         {side: np.array([forecast]) for side, forecast in forecasts.items()},
         policy,
         data_age=np.array([age], dtype="timedelta64[us]"),
         books={} if book is None else {symbol: book},
+        background=Background.none(len(rows), AT),
     )
     return levels[levels["side"] == side]
 
@@ -119,8 +118,9 @@ def twin_of(symbol, side, forecast, policy, book):
 def test_all_rows_at_once_are_one_number_at_a_time(cases):
     named = {symbol: (symbol, long, short, book) for symbol, long, short, book in cases}
     symbols = sorted(named)
+    rows = tier_rows(symbols, PERPETUALS, BOOK_POLICY)
     levels = margin_levels(
-        tier_rows(symbols, PERPETUALS, BOOK_POLICY),
+        rows,
         {
             "long": np.array([named[symbol][1] for symbol in symbols]),
             "short": np.array([named[symbol][2] for symbol in symbols]),
@@ -128,6 +128,7 @@ def test_all_rows_at_once_are_one_number_at_a_time(cases):
         BOOK_POLICY,
         data_age=np.zeros(len(symbols), dtype="timedelta64[us]"),
         books={symbol: book for symbol, _, _, book in named.values() if book is not None},
+        background=Background.none(len(rows), AT),
     )
     slow = [
         row
@@ -233,7 +234,8 @@ def test_the_fallback_keeps_the_refused_forecast_and_continuous_margins():
 
 def test_contracts_that_cannot_be_forecast_get_their_reason():
     rows = tier_rows(["BTCUSDT", "FTTUSDT"], PERPETUALS, POLICY)
-    levels = fallback_levels(rows, POLICY, ["model missing", "delisted"])
+    none = Background.none(len(rows), AT)
+    levels = fallback_levels(rows, POLICY, ["model missing", "delisted"], none)
     said = levels.groupby("symbol")["reason"].unique()
     assert said["BTCUSDT"] == ["base schedule in force: model missing"]
     assert said["FTTUSDT"] == ["base schedule in force: delisted"]
@@ -242,7 +244,7 @@ def test_contracts_that_cannot_be_forecast_get_their_reason():
 
 def test_the_fallback_keeps_a_higher_rate_that_was_published_last():
     rows = tier_rows(["BTCUSDT"], PERPETUALS, POLICY)
-    none = Background.none(len(rows))
+    none = Background.none(len(rows), AT)
     published = np.where(rows.tier == 1, 0.02, 0.001)
     memory = replace(none.memory, published=published)
     levels = fallback_levels(rows, POLICY, ["model missing"], replace(none, memory=memory))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from margincast.backtest.published import published_margin
 from margincast.core.errors import CheckFailedError, InputError
+from margincast.margin.background import Background
 from margincast.margin.levels import fallback_levels, margin_levels
 from margincast.margin.liquidation_cost import Book
 from margincast.margin.tier_rows import tier_rows
@@ -39,6 +40,7 @@ POLICY = load_spec(SERVING / "perp-8h.toml", MarginPolicy)
 BOOK_POLICY = load_spec(SERVING / "demo.toml", MarginPolicy)
 ORIGIN = Origin("perp-8h/3", "f" * 64, "p" * 64)
 AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
+NOW = np.datetime64("2024-05-01T12:00", "us")
 LEVELS = (0.99, 0.995)
 METADATA = BundleMetadata(
     job="perp-8h",
@@ -106,17 +108,22 @@ def scored(
 def test_every_row_is_the_margin_level_of_its_contract_side_and_tier():
     levels = scored(decisions(BTCUSDT=0.04, XRPUSDT=0.06))
     forecasts = {"long": np.array([0.04, 0.06]), "short": np.array([0.08, 0.12])}
+    rows = tier_rows(["BTCUSDT", "XRPUSDT"], SCHEDULE, POLICY)
     expected = margin_levels(
-        tier_rows(["BTCUSDT", "XRPUSDT"], SCHEDULE, POLICY),
+        rows,
         forecasts,
         POLICY,
         data_age=np.zeros(2, dtype="timedelta64[us]"),
+        background=Background.none(len(rows), NOW),
     )
     pd.testing.assert_frame_equal(levels[expected.columns], expected)
 
 
-def test_the_margin_of_tonight_is_the_one_a_backtest_replays():
-    """With everything a policy remembers: limits of speed, hold, history."""
+@pytest.mark.parametrize("notice", [None, timedelta(hours=5)])
+def test_the_margin_of_tonight_is_the_one_a_backtest_replays(notice):
+    """With everything a policy remembers: limits of speed, hold, history, notice."""
+    publication = POLICY.publication.model_copy(update={"notice_of_fall": notice})
+    policy = POLICY.model_copy(update={"publication": publication})
     hours = 100
     rng = np.random.default_rng(3)
     ts = pd.date_range(AT - timedelta(hours=hours - 1), AT, freq="h", unit="us")
@@ -136,15 +143,15 @@ def test_the_margin_of_tonight_is_the_one_a_backtest_replays():
     sides = dict.fromkeys(("long", "short"), outcome)
     history = Panel(pd.DataFrame(names), {}, sides, outcome, known)
     levels = score(
-        {480: panel}, forecaster, POLICY, SCHEDULE, at=AT, books={}, origin=ORIGIN, history=history
+        {480: panel}, forecaster, policy, SCHEDULE, at=AT, books={}, origin=ORIGIN, history=history
     )
     assert {"long-run cap", "hold"} <= set(levels["binding_rule"])
     forecast = forecaster.predict({480: panel})[480]
     for tier in (1, 2, 3):
         replayed = published_margin(
-            panel, forecast, SCHEDULE, POLICY, tier=tier, history=history
+            panel, forecast, SCHEDULE, policy, tier=tier, history=history
         ).rates[:, -2:]
-        found = levels[levels["tier"] == tier].set_index(["side", "symbol"])["mmr"]
+        found = levels[levels["tier"] == tier].set_index(["side", "symbol"])["mmr_in_force"]
         for i, side in enumerate(("long", "short")):
             for j, symbol in enumerate(("BTCUSDT", "XRPUSDT")):
                 assert found[side, symbol] == replayed[i, j]
@@ -257,7 +264,8 @@ def test_a_fallback_is_the_base_schedule_as_it_stands():
     assert list(levels.columns) == list(made.columns)
     assert list(levels.dtypes) == list(made.dtypes)
     rows = tier_rows(["BTCUSDT", "FTTUSDT"], SCHEDULE, POLICY)
-    expected = fallback_levels(rows, POLICY, ["no champion", "delisted"])
+    none = Background.none(len(rows), NOW)
+    expected = fallback_levels(rows, POLICY, ["no champion", "delisted"], none)
     pd.testing.assert_frame_equal(levels[expected.columns], expected)
     assert levels["data_as_of"].isna().all()
     assert str(levels["data_as_of"].dtype) == "datetime64[us, UTC]"

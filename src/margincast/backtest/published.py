@@ -2,7 +2,8 @@
 
 Responsible for putting a policy behind a model's forecasts moment by moment: liquidation cost,
 buffer, references, floors, caps, speed limits, rounding, notice, the rhythm of publication, and the
-fallback wherever no forecast could be used. The arithmetic is serving's own
+fallback wherever no forecast could be used; but not the margins that somebody set by hand, because
+a policy is judged by what it does itself. The arithmetic is serving's own
 (:mod:`margincast.margin.chain`), and at every moment only what was known by then goes in.
 """
 

@@ -25,6 +25,7 @@ from margincast.cli.options import (
     WorkspaceOption,
     finish,
 )
+from margincast.cli.override import override_app
 from margincast.cli.schedule import schedule_app
 from margincast.cli.tiers import tiers
 from margincast.core.errors import MargincastError
@@ -41,6 +42,7 @@ app.add_typer(features_app, name="features")
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(schedule_app, name="schedule")
+app.add_typer(override_app, name="override")
 
 INTERRUPTED = 130
 CONTINUED = {"demo", "train", "backtest", "sync", "data ingest", "data fetch"}

@@ -16,6 +16,7 @@ from margincast.core.errors import InputError
 from margincast.core.time import format_duration, format_minutes
 from margincast.data.quality import found
 from margincast.jobs.backtest_record import Backtest, write_reports, write_summary
+from margincast.jobs.by_hand import say_left_out
 from margincast.jobs.console import output, progress, say
 from margincast.jobs.gate_evidence import (
     ChampionLosses,
@@ -66,6 +67,8 @@ def backtest(
         if replayed is not None:
             for symbol in workload.frame["symbol"].unique():
                 tiers_for(replayed.schedule, str(symbol))
+            period = job.backtest
+            say_left_out(setting.workspace, replayed.policy, period.start, period.end)
         result = run_backtest(workload, placed, champion_losses(job, setting.workspace), replayed)
     print_result(result, job)
     output.print(f"report: {result.report}", soft_wrap=True)

@@ -24,6 +24,8 @@ from margincast.serving.standing import (
 )
 from margincast.training.tracking import StoreUnreachableError
 
+_UNUSUAL = {"refusal", "override", "withdrawal", "margin override"}
+
 
 def show(workspace: Path, *, model: str | None, as_json: bool) -> None:
     """Print the ledger and who holds which alias by it.
@@ -53,7 +55,7 @@ def show(workspace: Path, *, model: str | None, as_json: bool) -> None:
             entry.who,
             entry.what,
             entry.why + _approval(entry),
-            style="yellow" if entry.kind in {"refusal", "override", "withdrawal"} else None,
+            style="yellow" if entry.kind in _UNUSUAL else None,
         )
     output.print(table)
     for name in models:

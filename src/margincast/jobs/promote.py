@@ -104,10 +104,15 @@ def _override(override: bool, approver: str | None, expires: str | None) -> Over
             f"an override says who approves it and when it ends; {' and '.join(missing)} missing, "
             "for example --approver 'head of risk' --expires 7d"
         )
-    return Override(approver, _end(expires))
+    return Override(approver, parse_end(expires))
 
 
-def _end(text: str) -> datetime:
+def parse_end(text: str) -> datetime:
+    """Read when something ends: an ISO 8601 time (UTC) or a duration from now.
+
+    Raises:
+        InputError: it is neither.
+    """
     try:
         return datetime.now(UTC) + parse_duration(text)
     except ValueError:

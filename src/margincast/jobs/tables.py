@@ -102,6 +102,21 @@ def margin_table(levels: pd.DataFrame) -> Table:
             f"{row['max_leverage']:.1f}x",
             str(row["status"]),
             str(row["binding_rule"]),
-            style=None if row["status"] == "ok" else "yellow",
+            style=None if row["status"] == "ok" and pd.isna(row["override_line"]) else "yellow",
         )
+    notes = _overrides(levels)
+    if notes:
+        table.caption = "\n".join([*([str(table.caption)] if table.caption else []), *notes])
     return table
+
+
+def _overrides(levels: pd.DataFrame) -> list[str]:
+    """Say every override behind a table once."""
+    by_hand = levels.dropna(subset="override_line").drop_duplicates("override_line")
+    return [
+        f"override: {row['override']} "
+        f"({(levels['override_line'] == row['override_line']).sum()} levels, line "
+        f"{row['override_line']} of the ledger), approved by {row['override_approver']} until "
+        f"{row['override_expires']:%F %H:%M} UTC: {row['override_reason']}"
+        for row in by_hand.to_dict(orient="records")
+    ]

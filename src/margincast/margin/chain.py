@@ -39,6 +39,7 @@ Rule = Literal[
     "rounding",
     "hold",
     "fallback",
+    "override",
 ]
 STEPS: tuple[Rule, ...] = (
     "forecast",
@@ -57,7 +58,8 @@ STEPS: tuple[Rule, ...] = (
     "hold",
 )
 """In the order in which a margin passes them; each starts where the one before it ended."""
-RULES: tuple[Rule, ...] = (*STEPS, "fallback")
+RULES: tuple[Rule, ...] = (*STEPS, "fallback", "override")
+"""What can set a rate; an override comes after the chain (:mod:`~margincast.margin.override`)."""
 BINDING: tuple[Rule, ...] = (
     "stress",
     "long-run cap",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from margincast.core.time import format_duration
 from margincast.margin.chain import STEPS, Rule
+from margincast.margin.override import sentence_of
 from margincast.specs.serving import MarginPolicy
 
 
@@ -84,12 +85,36 @@ def steps_of(policy: MarginPolicy) -> tuple[Rule, ...]:
 def chain_of(row: Mapping[str, Any], policy: MarginPolicy) -> tuple[Step, ...]:
     """Return the steps that made one published margin, each from where the one before ended.
 
+    The last is the override where there is one, also where it changed nothing.
+
     Args:
         row: of the table of margin levels.
         policy: that made it.
     """
-    if row["status"] == "fallback":
-        return (Step("fallback", 0.0, float(row["mmr"]), str(row["reason"])),)
+    found = _fallback(row) if row["status"] == "fallback" else _made(row, policy)
+    after = float(row[step_column("override")])
+    if math.isnan(after):
+        return tuple(found)
+    said = sentence_of(
+        str(row["override"]),
+        line=int(row["override_line"]),
+        approver=str(row["override_approver"]),
+        expires=row["override_expires"],
+        reason=str(row["override_reason"]),
+    )
+    before = found[-1].value_after
+    text = said if before != after else f"not binding: {said}"
+    return (*found, Step("override", before, after, text))
+
+
+def _fallback(row: Mapping[str, Any]) -> list[Step]:
+    rate = float(row[step_column("fallback")])
+    # what an override says instead stands in its own step
+    said = "no forecast could be used" if row["binding_rule"] == "override" else row["reason"]
+    return [Step("fallback", 0.0, rate, str(said))]
+
+
+def _made(row: Mapping[str, Any], policy: MarginPolicy) -> list[Step]:
     facts = Facts(*(row[name] for name in Facts._fields))
     found, before = [], 0.0
     for step in steps_of(policy):
@@ -97,7 +122,7 @@ def chain_of(row: Mapping[str, Any], policy: MarginPolicy) -> tuple[Step, ...]:
         words = sentence(step, facts, policy, changed=before != after)
         found.append(Step(step, before, after, words))
         before = after
-    return tuple(found)
+    return found
 
 
 def sentence(step: Rule, facts: Facts, policy: MarginPolicy, *, changed: bool) -> str:

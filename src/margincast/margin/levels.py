@@ -7,7 +7,6 @@ step.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,11 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from margincast.core.errors import InputError
-from margincast.core.types import SIDES, BoolArray, FloatArray, Side
-from margincast.margin.chain import RULES, STEPS, Chain, Inputs, Memory, advance
+from margincast.core.types import SIDES, FloatArray, Side
+from margincast.margin.background import Background
+from margincast.margin.chain import RULES, STEPS, Chain, Inputs, advance
 from margincast.margin.explanation import Facts, sentence, step_column, steps_of
 from margincast.margin.liquidation_cost import Book, liquidation_costs
 from margincast.margin.maintenance import maintenance_amounts_of_all, maintenance_margin_usd
+from margincast.margin.override import Override, columns_of, overridden
 from margincast.margin.parameters import Parameters
 from margincast.margin.policy import (
     age_problem,
@@ -28,33 +29,11 @@ from margincast.margin.policy import (
     forecast_problem,
     initial_margin_rates,
 )
-from margincast.margin.tier_rows import TierRows
+from margincast.margin.tier_rows import Numbers, TierRows
 from margincast.specs.serving import MarginPolicy
 
 Texts = npt.NDArray[np.object_]
-
-
-@dataclass(frozen=True)
-class Background:
-    """What rows bring along to the moment their margin is made; shape (k,) each.
-
-    Attributes:
-        at: the moment, UTC.
-        memory: what the policy remembers.
-        long_run: long-run rates; NaN where they are not known.
-        stressed: rates of the worst period; NaN likewise.
-    """
-
-    at: np.datetime64
-    memory: Memory
-    long_run: FloatArray
-    stressed: FloatArray
-
-    @classmethod
-    def none(cls, rows: int) -> "Background":
-        """Return that of rows nothing is known of: no memory, no history."""
-        unknown = np.full(rows, np.nan)
-        return cls(np.datetime64(0, "us"), Memory.blank(rows), unknown, unknown)
+_BASE, _KEPT = "base schedule in force: ", "last published margin kept: "
 
 
 def margin_levels(
@@ -64,7 +43,8 @@ def margin_levels(
     *,
     data_age: npt.NDArray[np.timedelta64],
     books: Mapping[str, Book] | None = None,
-    background: Background | None = None,
+    background: Background,
+    overrides: Sequence[Override] = (),
 ) -> pd.DataFrame:
     """Return the margin levels of every tier and side of some contracts.
 
@@ -83,19 +63,25 @@ def margin_levels(
         data_age: time between the newest data behind the forecasts and the moment of use, shape
             (C,).
         books: latest order books, where there are any; read only by a policy that walks the book.
-        background: memory and references; without it, those of contracts nothing is known of.
+        background: the moment, memory and references.
+        overrides: margins set by hand that are in force, oldest first.
 
     Returns:
         A row a row. A contract's side is all ``ok``, or all ``fallback`` when its data is too old,
         its forecast unusable, or its cost of liquidation above the cap. Columns:
 
         - ``symbol``, ``side``, ``tier`` (from 1), ``tier_floor_usd``, ``tier_cap_usd``;
+        - ``effective_from`` (after its notice) and ``mmr_in_force``, the rate charged until then;
         - ``mmr``, ``imr``, ``max_leverage`` (1 / imr), ``maintenance_amount`` (USD; margin =
           notional x ``mmr`` - ``maintenance_amount``), ``multiplier`` (``mmr`` over ``base_mmr``);
         - ``forecast`` that was used or refused, ``liquidation_cost`` and its reason,
-          ``base_mmr``, ``long_run_rate``, ``stressed_rate``, ``buffer_share``: what went in; NaN
-          where it is not known or, in a fallback, not used;
-        - ``step_...``: the rate after each step the policy has; NaN in a fallback;
+          ``base_mmr``, ``long_run_rate``, ``stressed_rate``, ``buffer_share``, ``mmr_before`` (the
+          rate published before): what went in; NaN where it is not known or, in a fallback, not
+          used;
+        - ``step_...``: the rate after each step the policy has, NaN in a fallback; after
+          ``step_fallback``, and after ``step_override``, NaN where there is none;
+        - ``override`` and ``override_line``, ``override_approver``, ``override_reason``,
+          ``override_expires``: the margin set by hand, if there is one;
         - ``binding_rule``, ``status``, ``reason`` and ``imr_reason``: what set the rates, in words.
     """
     unknown = np.full(len(rows.symbols), np.nan)
@@ -115,6 +101,7 @@ def margin_levels(
         costs=costs,
         cost_reasons=cost_reasons,
         background=background,
+        overrides=overrides,
     )
 
 
@@ -122,7 +109,8 @@ def fallback_levels(
     rows: TierRows,
     policy: MarginPolicy,
     reasons: Sequence[str],
-    background: Background | None = None,
+    background: Background,
+    overrides: Sequence[Override] = (),
 ) -> pd.DataFrame:
     """Return the safe margins: the larger of the base schedule and what was published last.
 
@@ -130,7 +118,8 @@ def fallback_levels(
         rows: of C contracts.
         policy: the margin policy.
         reasons: why no forecast could be used, C texts.
-        background: what was published last; without it, nothing was.
+        background: the moment, and what was published last.
+        overrides: margins set by hand that are in force, oldest first.
     """
     problems = np.repeat(np.array(reasons, dtype=object), len(SIDES))
     unknown = np.full(len(rows), np.nan)
@@ -142,6 +131,7 @@ def fallback_levels(
         costs=unknown,
         cost_reasons=np.full(len(rows), "", dtype=object),
         background=background,
+        overrides=overrides,
     )
 
 
@@ -223,10 +213,10 @@ def _table(
     problems: Texts,
     costs: FloatArray,
     cost_reasons: Texts,
-    background: Background | None,
+    background: Background,
+    overrides: Sequence[Override],
 ) -> pd.DataFrame:
     """Make the table; forecasts and problems have an entry a contract's side."""
-    background = background or Background.none(len(rows))
     problem = problems[rows.group]
     fallback = problem != ""
     shown = forecast[rows.group]
@@ -238,59 +228,69 @@ def _table(
         background.stressed,
     )
     _, chain = advance(background.memory, inputs, background.at, Parameters.of(policy))
+    after = dict(zip(STEPS, chain.values, strict=True))  # an array of the chain
+    costs = np.where(chain.fallback, np.nan, costs)
+    mmr, behind = overridden(rows, chain, costs, policy, overrides)
+    rules = np.array(RULES, dtype=object)[chain.rules()]
+    rules[mmr != chain.mmr] = "override"
     kept = chain.fallback & (chain.mmr > rows.base_mmr)
-    imr, imr_reason = _initial(rows, chain, kept, problem, policy)
-    columns: dict[str, npt.NDArray[Any]] = {
+    imr, imr_reason = initial_margin_rates(mmr, rows.base_imr, policy)
+    base = (rules == "fallback") & ~kept
+    # the base schedule's own rates are taken as they are
+    imr = np.where(base, rows.base_imr, imr)
+    imr_reason[base] = _BASE + problem[base]
+    effective, charged = _in_force(chain, mmr, behind, background, policy)
+    columns: dict[str, Any] = {
         "symbol": np.array(rows.symbols, dtype=object)[rows.contract],
         "side": np.array(SIDES, dtype=object)[rows.side],
         "tier": rows.tier,
         "tier_floor_usd": rows.floor_usd,
         "tier_cap_usd": rows.cap_usd,
-        "mmr": chain.mmr,
+        "effective_from": effective,
+        "mmr": mmr,
+        "mmr_in_force": charged,
         "imr": imr,
         "max_leverage": 1.0 / imr,
-        "maintenance_amount": maintenance_amounts_of_all(rows.floor_usd, chain.mmr, rows.first),
-        "multiplier": chain.mmr / rows.base_mmr,
+        "maintenance_amount": maintenance_amounts_of_all(rows.floor_usd, mmr, rows.first),
+        "multiplier": mmr / rows.base_mmr,
         "forecast": shown,
-        "liquidation_cost": np.where(chain.fallback, np.nan, costs),
+        "liquidation_cost": costs,
         "liquidation_cost_reason": cost_reasons,
         "base_mmr": rows.base_mmr,
         "long_run_rate": background.long_run,
         "stressed_rate": background.stressed,
         "buffer_share": np.where(chain.fallback, np.nan, chain.buffer),
+        "mmr_before": background.memory.published,
     }
-    after = dict(zip(STEPS, chain.values, strict=True))  # an array of the chain
     columns |= {step_column(step): after[step] for step in steps_of(policy)}
-    rules = np.array(RULES, dtype=object)[chain.rules()]
+    columns[step_column("fallback")] = np.where(chain.fallback, chain.mmr, np.nan)
+    columns[step_column("override")] = np.where(behind >= 0, mmr, np.nan)
+    columns |= columns_of(overrides, behind)
     columns["binding_rule"] = rules
     columns["status"] = np.where(chain.fallback, "fallback", "ok").astype(object)
-    columns["reason"] = _reasons(columns, rules, kept, problem, policy)
-    columns["imr_reason"] = imr_reason
-    return pd.DataFrame(columns)
-
-
-def _initial(
-    rows: TierRows, chain: Chain, kept: BoolArray, problem: Texts, policy: MarginPolicy
-) -> tuple[FloatArray, Texts]:
-    """Return initial margin rates and their reasons; the base schedule's are taken as they are."""
-    imr, reason = initial_margin_rates(chain.mmr, rows.base_imr, policy)
-    base = chain.fallback & ~kept
-    reason[base] = "base schedule in force: " + problem[base]
-    return np.where(base, rows.base_imr, imr), reason
-
-
-def _reasons(
-    columns: Mapping[str, Any], rules: Texts, kept: BoolArray, problem: Texts, policy: MarginPolicy
-) -> Texts:
-    """Say of every row by which rule it is what it is."""
-    reasons = np.empty(len(rules), dtype=object)
-    fallback = rules == "fallback"
-    reasons[fallback] = "base schedule in force: " + problem[fallback]
-    reasons[kept] = "last published margin kept: " + problem[kept]
-    made = np.flatnonzero(~fallback)
+    reasons = np.where(kept, _KEPT + problem, _BASE + problem)
+    made = np.flatnonzero(~chain.fallback & (rules != "override"))
     facts = zip(*(columns[name][made].tolist() for name in Facts._fields), strict=True)
     reasons[made] = [
         sentence(rule, Facts(*one), policy, changed=True)
         for rule, one in zip(rules[made].tolist(), facts, strict=True)
     ]
-    return reasons
+    by_hand = rules == "override"
+    reasons[by_hand] = np.array([one.sentence for one in overrides], dtype=object)[behind[by_hand]]
+    return pd.DataFrame(columns | {"reason": reasons, "imr_reason": imr_reason})
+
+
+def _in_force(
+    chain: Chain, mmr: FloatArray, behind: Numbers, background: Background, policy: MarginPolicy
+) -> tuple[pd.DatetimeIndex, FloatArray]:
+    """Return from when each rate is in force, and what is charged at its publication.
+
+    A fallback, a contract's first margin and an override wait for nothing.
+    """
+    at, in_force = background.at, background.in_force
+    at_once = chain.fallback | np.isnan(background.memory.limited)
+    waits = in_force.waits(chain.mmr, at, policy, at_once=at_once)
+    charged = in_force.publish(chain.mmr, at, policy, at_once=at_once).mmr
+    waits[behind >= 0] = 0
+    effective = pd.DatetimeIndex((at + waits).astype("datetime64[us]")).tz_localize("UTC")
+    return effective, np.where(behind >= 0, mmr, charged)

@@ -7,6 +7,7 @@ publication that comes into force makes all before it void, also those whose tim
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from margincast.core.types import BoolArray, FloatArray, Times
 from margincast.specs.serving import MarginPolicy
@@ -29,6 +30,11 @@ class InForce:
     def blank(cls, rows: int) -> "InForce":
         """Return rows of which nothing has been published."""
         return cls(np.full(rows, np.nan), ())
+
+    def rows(self, chosen: npt.NDArray[np.intp]) -> "InForce":
+        """Return some rows."""
+        announced = ((effective[chosen], rates[chosen]) for effective, rates in self.announced)
+        return InForce(self.mmr[chosen], tuple(announced))
 
     def at(self, moment: np.datetime64) -> "InForce":
         """Return what is in force at a moment, not before any asked for earlier."""
@@ -59,6 +65,21 @@ class InForce:
             at_once: rows that wait for nothing (a first publication, a fallback), shape (k,).
         """
         now = self.at(moment)
+        effective = moment + self.waits(rates, moment, policy, at_once=at_once)
+        return replace(now, announced=(*now.announced, (effective, rates))).at(moment)
+
+    def waits(
+        self, rates: FloatArray, moment: np.datetime64, policy: MarginPolicy, *, at_once: BoolArray
+    ) -> npt.NDArray[np.timedelta64]:
+        """Return how long after its publication each rate comes into force, shape (k,).
+
+        Args:
+            rates: see :meth:`publish`, and so on.
+            moment: of publication, UTC.
+            policy: says how long rises and falls wait.
+            at_once: rows that wait for nothing.
+        """
+        now = self.at(moment)
         notice = policy.publication
         rise = notice.notice_of_rise if notice is not None else None
         fall = notice.notice_of_fall if notice is not None else None
@@ -68,4 +89,4 @@ class InForce:
             waits[(rates > now.mmr) & ~first] = np.timedelta64(rise)
         if fall is not None:
             waits[(rates < now.mmr) & ~first] = np.timedelta64(fall)
-        return replace(now, announced=(*now.announced, (moment + waits, rates))).at(moment)
+        return waits

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from margincast.core.types import SIDES
+from margincast.margin.background import Background
 from margincast.margin.chain import Memory
-from margincast.margin.levels import Background, costs_of
+from margincast.margin.levels import costs_of
+from margincast.margin.notice import InForce
 from margincast.margin.parameters import Parameters
 from margincast.margin.tier_rows import TierRows
 from margincast.margin.timeline import Forecasts, Rows, inputs_at, through_time
@@ -51,7 +53,7 @@ def background_at(
     )
     wanted = wanted_of(forecast, SIDES, policy)
     layout, place = _layout(rows, policy)
-    memory = Memory.blank(len(layout.cost))
+    memory, in_force = Memory.blank(len(layout.cost)), InForce.blank(len(layout.cost))
     for moment in through_time(
         Forecasts(panel.decided[past], contract_of[past], wanted[:, past]),
         layout,
@@ -61,8 +63,17 @@ def background_at(
         max_data_age=policy.staleness.max_data_age,
     ):
         memory = moment.memory
+        if moment.published is not None:
+            at_once = moment.first | moment.published.fallback
+            in_force = in_force.publish(moment.published.mmr, moment.at, policy, at_once=at_once)
     known = inputs_at(at, np.full(len(layout.cost), np.nan), layout, references)
-    return Background(at, memory.rows(place), known.long_run[place], known.stressed[place])
+    return Background(
+        at,
+        memory.rows(place),
+        in_force.rows(place),
+        known.long_run[place],
+        known.stressed[place],
+    )
 
 
 def _layout(rows: TierRows, policy: MarginPolicy) -> tuple[Rows, npt.NDArray[np.intp]]:

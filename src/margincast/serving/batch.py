@@ -5,7 +5,7 @@ data, an unknown feature, no champion) the row is the base schedule with status 
 the reason: a contract is never left without a margin.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,8 +14,10 @@ import pandas as pd
 
 from margincast.core.errors import CheckFailedError
 from margincast.core.types import SIDES
+from margincast.margin.background import Background
 from margincast.margin.levels import fallback_levels, margin_levels
 from margincast.margin.liquidation_cost import Book
+from margincast.margin.override import Override
 from margincast.margin.tier_rows import tier_rows
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel
@@ -101,6 +103,7 @@ def score(
     books: Mapping[str, Book],
     origin: Origin,
     history: Panel | None = None,
+    overrides: Sequence[Override] = (),
 ) -> pd.DataFrame:
     """Turn the latest decision of every contract into margin levels.
 
@@ -115,6 +118,7 @@ def score(
         books: latest order books, where there are any.
         origin: what to record beside every number.
         history: outcomes that long-run rates are made of; without it they are not known.
+        overrides: margins set by hand that are in force, oldest first.
 
     Returns:
         The ``margin_levels`` table, sorted by contract, side and tier.
@@ -124,7 +128,7 @@ def score(
     newest = latest_rows(panel.frame)
     # all horizons are asked: what one of them may be hangs on the others
     predicted = forecaster.predict(panels)[minutes]
-    moment = np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us")
+    moment = _moment(at)
     decisions = panel.frame.iloc[newest]
     rows = tier_rows(decisions["symbol"].tolist(), schedule, policy)
     background = background_at(moment, panel, predicted, policy=policy, rows=rows, history=history)
@@ -136,8 +140,9 @@ def score(
         data_age=moment - panel.decided[newest],
         books=books,
         background=background,
+        overrides=overrides,
     )
-    return _recorded(levels, at, decisions["ts"].iloc[rows.contract].reset_index(drop=True), origin)
+    return _recorded(levels, decisions["ts"].iloc[rows.contract].reset_index(drop=True), origin)
 
 
 def score_fallback(
@@ -147,6 +152,7 @@ def score_fallback(
     *,
     at: datetime,
     origin: Origin,
+    overrides: Sequence[Override] = (),
 ) -> pd.DataFrame:
     """Return the base schedule for contracts that cannot be forecast.
 
@@ -156,18 +162,27 @@ def score_fallback(
         schedule: the base schedule.
         at: moment of use, UTC.
         origin: what to record beside every number.
+        overrides: see :func:`score`.
     """
     symbols = sorted(reasons)
     rows = tier_rows(symbols, schedule, policy)
-    levels = fallback_levels(rows, policy, [reasons[symbol] for symbol in symbols])
-    unknown = pd.Series(pd.NaT, levels.index)
-    return _recorded(levels, at, unknown, origin)
+    levels = fallback_levels(
+        rows,
+        policy,
+        [reasons[symbol] for symbol in symbols],
+        Background.none(len(rows), _moment(at)),
+        overrides,
+    )
+    return _recorded(levels, pd.Series(pd.NaT, levels.index), origin)
+
+
+def _moment(at: datetime) -> np.datetime64:
+    return np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 def _recorded(
-    levels: pd.DataFrame, at: datetime, data_as_of: "pd.Series[pd.Timestamp]", origin: Origin
+    levels: pd.DataFrame, data_as_of: "pd.Series[pd.Timestamp]", origin: Origin
 ) -> pd.DataFrame:
-    """Write beside every number when it holds and what it was made from."""
-    times = {"effective_from": pd.Series(pd.Timestamp(at), levels.index), "data_as_of": data_as_of}
-    utc = {name: pd.to_datetime(one, utc=True).dt.as_unit("us") for name, one in times.items()}
-    return levels.assign(**utc, **asdict(origin))
+    """Write beside every number what it was made from."""
+    utc = pd.to_datetime(data_as_of, utc=True).dt.as_unit("us")
+    return levels.assign(data_as_of=utc, **asdict(origin))

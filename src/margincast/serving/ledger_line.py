@@ -1,4 +1,4 @@
-"""A line of the promotion ledger: what is written down when a model is made to set margins.
+"""A line of the ledger: what is written down when a model, or a person, is made to set margins.
 
 Two formats are read. Format 2 names the kind of act and its details as values; of format 1, which
 had only sentences, they are read from the sentence. What was written once is never written anew.
@@ -15,12 +15,14 @@ from margincast.core.digest import canonical_json, digest_of
 from margincast.core.errors import InputError
 
 Kind = Literal[
-    "registration", "promotion", "override", "refusal", "rollback", "withdrawal", "repair"
-]
+    "registration", "promotion", "override", "refusal", "rollback", "withdrawal", "repair",
+    "margin override", "margin override end",
+]  # fmt: skip
 """``registration``: a version came to be; ``promotion``: it got an alias; ``override``: it became
 champion although its gate failed, for a time; ``refusal``: it was not allowed to; ``rollback``: the
 champion before came back; ``withdrawal``: an act written down could not be carried out; ``repair``:
-MLflow's alias was put back to what the ledger says."""
+MLflow's alias was put back to what the ledger says; ``margin override``: a person set a margin by
+hand, for a time; ``margin override end``: it was ended before that."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FORMAT = 2
