@@ -1,6 +1,5 @@
 """The picture of the frontier: losses over cost, a dot a setting, and where the policy stands."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -49,7 +48,7 @@ def draw_frontier(table: pd.DataFrame, in_force: str) -> Figure:
         axes.set_xlabel("mean margin at one exceedance rate")
         axes.set_title(label)
         axes.grid(visible=True)
-        if float(np.nanmax(table[column])) > 20.0 * max(float(np.nanmin(table[column])), 1e-9):
+        if table[column].max() > 20.0 * max(table[column].min(), 1e-9):
             axes.set_yscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
     panels[0].legend(loc="upper right", fontsize=8)

@@ -37,6 +37,7 @@ class Standing:
     Attributes:
         exceedance_ratio: observed over promised exceedances, as published.
         mean_margin: as published, a fraction.
+        shortfall_bps: mean loss beyond the margin as published, bps of notional a decision.
         scale: factor that brings it to the promised rate of exceedances; above 1 it charged too
             little.
         scaled_mean: mean of the scaled margin.
@@ -47,6 +48,7 @@ class Standing:
 
     exceedance_ratio: float
     mean_margin: float
+    shortfall_bps: float
     scale: float
     scaled_mean: float
     scaled_shortfall_bps: float
@@ -63,23 +65,48 @@ class Judge:
         decided: decision times, shape (n,).
         outcomes: shape (S, n).
         contracts: every contract's decisions, in order of time.
+        judged: which decisions count, shape (n,).
         level: share of outcomes that a margin promises to cover.
     """
 
     decided: Times
     outcomes: FloatArray
     contracts: tuple[npt.NDArray[np.intp], ...]
+    judged: BoolArray
     level: float
 
     @classmethod
-    def of(cls, panel: Panel, sides: Sequence[Side], level: float) -> "Judge":
-        """Return the judge of the decisions of a panel, sorted by time."""
+    def of(
+        cls,
+        panel: Panel,
+        sides: Sequence[Side],
+        level: float,
+        *,
+        start: np.datetime64 | None = None,
+        end: np.datetime64 | None = None,
+    ) -> "Judge":
+        """Return the judge of a panel's decisions from a start until before an end.
+
+        Raises:
+            InputError: there is none.
+        """
+        judged = np.ones(len(panel), dtype=bool)
+        if start is not None:
+            judged &= panel.decided >= start
+        if end is not None:
+            judged &= panel.decided < end
+        if not judged.any():
+            raise InputError(
+                f"no decision from {start} until {end}; there are decisions from "
+                f"{panel.decided[0]} to {panel.decided[-1]}"
+            )
         names, contract_of = np.unique(
             panel.frame["symbol"].to_numpy(dtype=str), return_inverse=True
         )
         outcomes = np.stack([panel.outcomes[side] for side in sides])
-        contracts = tuple(np.flatnonzero(contract_of == c) for c in range(len(names)))
-        return cls(panel.decided, outcomes, contracts, level)
+        contracts = (np.flatnonzero((contract_of == c) & judged) for c in range(len(names)))
+        own = tuple(rows for rows in contracts if len(rows))
+        return cls(panel.decided, outcomes, own, judged, level)
 
     def standing(self, margins: FloatArray) -> Standing:
         """Judge a margin.
@@ -90,7 +117,7 @@ class Judge:
         Raises:
             InputError: no decision has both an outcome and a margin.
         """
-        known = np.isfinite(self.outcomes) & np.isfinite(margins)
+        known = np.isfinite(self.outcomes) & np.isfinite(margins) & self.judged
         if not known.any():
             raise InputError("no decision has both an outcome and a margin; nothing can be judged")
         outcome, margin = self.outcomes[known], margins[known]
@@ -101,6 +128,7 @@ class Judge:
         return Standing(
             exceedance_ratio=float((outcome > margin).mean() / (1.0 - self.level)),
             mean_margin=float(margin.mean()),
+            shortfall_bps=BPS * float(np.maximum(outcome - margin, 0.0).mean()),
             scale=scale,
             scaled_mean=scale * float(margin.mean()),
             scaled_shortfall_bps=BPS * float(np.maximum(outcome - scale * margin, 0.0).mean()),
@@ -208,6 +236,20 @@ def _require_comparable(policies: Mapping[str, MarginPolicy]) -> None:
         raise InputError(
             f"settings replayed side by side share {', '.join(different)}; vary other keys"
         )
+
+
+def without_steadying(policy: MarginPolicy) -> MarginPolicy:
+    """Return a policy without all that keeps a margin from following its forecast."""
+    publication = policy.publication
+    return policy.model_copy(
+        update={
+            "buffer": policy.buffer.model_copy(update={"drawdown": None}),
+            "stress": None,
+            "long_run": None,
+            "speed": None,
+            "publication": publication and publication.model_copy(update={"hold": 0.0}),
+        }
+    )
 
 
 def without_cost(policy: MarginPolicy) -> MarginPolicy:

@@ -185,12 +185,20 @@ def frontier(
         typer.Option("--bars", help="Folder or file of bars; may be given again.", metavar="DIR"),
     ],
     vary: Annotated[
-        list[str],
+        Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--vary", help="Values to try; given again, all combinations.", metavar="KEY=V,V,..."
         ),
-    ],
+    ] = None,
     *,
+    start: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", help="First moment that is judged.", metavar="TIME"),
+    ] = None,
+    end: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--until", help="Nothing is judged from here on.", metavar="TIME"),
+    ] = None,
     subject: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--model", help="Model to margin; default: the first of the table."),
@@ -204,7 +212,10 @@ def frontier(
     """Cost, coverage and steadiness of a policy's settings: frontier.html, frontier.parquet."""
     from margincast.jobs import frontier as job
 
-    job.run(policy, forecasts, bars, vary, out, subject=subject, against=against)
+    job.run(
+        policy, forecasts, bars, vary or [], out,
+        start=start, end=end, subject=subject, against=against,
+    )  # fmt: skip
 
 
 @app.command()

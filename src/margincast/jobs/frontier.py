@@ -6,6 +6,7 @@ from datetime import timedelta
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -17,13 +18,14 @@ from margincast.backtest.frontier import (
     replay_settings,
     table_of,
     without_cost,
+    without_steadying,
 )
 from margincast.backtest.frontier_page import render_frontier
 from margincast.backtest.replay import Replay
 from margincast.backtest.report import write_page
 from margincast.backtest.submitted import join_outcomes, models_of, read_submitted
 from margincast.core.errors import InputError, did_you_mean
-from margincast.core.time import format_duration
+from margincast.core.time import format_duration, parse_instant
 from margincast.core.types import FloatArray
 from margincast.data.bars import interval_of, read_bars
 from margincast.data.writing import write_table
@@ -34,6 +36,7 @@ from margincast.training.policy_inputs import history_of, wanted_of
 
 COSTS = ("scaled_mean", "scaled_shortfall_bps", "peak_to_trough", "largest_1_day_rise")
 IN_FORCE = "in force"
+STEADYING_OFF = "in force, nothing steadied"
 MOST_ROWS = 25
 
 
@@ -52,6 +55,8 @@ def run(
     vary: Sequence[str],
     out: Path | None,
     *,
+    start: str | None = None,
+    end: str | None = None,
     subject: str | None = None,
     against: str | None = None,
 ) -> Frontier:
@@ -61,8 +66,10 @@ def run(
         spec: the margin policy in force.
         forecasts: of a backtest, with the policy's level and horizon.
         bars: folders or files of the bars they are of.
-        vary: ``section.key=value,value,...`` texts.
+        vary: ``section.key=value,value,...`` texts; none judges the policy in force alone.
         out: folder; ``out/frontier`` if not given.
+        start: first moment that is judged; margins are replayed from the first forecast on.
+        end: moment from which on nothing is judged.
         subject: model whose forecasts are margined; the table's first if not given.
         against: model that stands beside it, without a policy and behind the one in force.
 
@@ -89,18 +96,24 @@ def run(
         kinds[name] = kind
 
     sides = replay.forecasts[chosen].sides
-    judgement = Judge.of(panel, sides, policy.model.level)
+    judgement = Judge.of(
+        panel, sides, policy.model.level, start=_moment(start, "from"), end=_moment(end, "until")
+    )
     for name in dict.fromkeys((chosen, other or chosen)):
         forecast = replay.forecasts[name]
         judge(name, "forecast", wanted_of(forecast, sides, policy))
     every = {name: without_cost(one) for name, one in {IN_FORCE: policy, **settings}.items()}
-    with progress("settings", len(every) + (other is not None)) as counter:
+    bare = without_cost(without_steadying(policy))
+    with progress("settings", len(every) + 1 + 2 * (other is not None)) as counter:
         for name, margins in replay_settings(panel, replay.forecasts[chosen], every, history):
             judge(name, "setting", margins)
             counter.advance(name)
+        beside = [(chosen, {STEADYING_OFF: bare})]
         if other is not None:
-            behind = {f"{other}, {IN_FORCE}": every[IN_FORCE]}
-            for name, margins in replay_settings(panel, replay.forecasts[other], behind, history):
+            behind = (f"{other}, {IN_FORCE}", f"{other}, {STEADYING_OFF}")
+            beside.append((other, dict(zip(behind, (every[IN_FORCE], bare), strict=True))))
+        for model, policies in beside:
+            for name, margins in replay_settings(panel, replay.forecasts[model], policies, history):
                 judge(name, "other", margins)
                 counter.advance(name)
     found = table_of(standings)
@@ -111,7 +124,8 @@ def run(
     folder = out or Path("out") / "frontier"
     write_table(found, folder / "frontier.parquet")
     page = folder / "frontier.html"
-    write_page(page, render_frontier(found, policy, IN_FORCE, chosen, len(panel)))
+    judged = int(judgement.judged.sum())
+    write_page(page, render_frontier(found, policy, IN_FORCE, chosen, judged))
     output.print(_terminal_table(found))
     output.print(f"frontier: {page}", soft_wrap=True)
     return Frontier(found, page)
@@ -119,10 +133,7 @@ def run(
 
 def _settings(spec: Path, vary: Sequence[str]) -> dict[str, MarginPolicy]:
     if not vary:
-        raise InputError(
-            "nothing to vary; write for example --vary long_run.floor=0.5,0.6,0.7 "
-            "--vary speed.rise_per_day=0.5,0.8,1.2"
-        )
+        return {}
     axes = []
     for text in vary:
         key, separator, values = text.partition("=")
@@ -132,6 +143,15 @@ def _settings(spec: Path, vary: Sequence[str]) -> dict[str, MarginPolicy]:
     return {
         " ".join(chosen): load_spec(spec, MarginPolicy, list(chosen)) for chosen in product(*axes)
     }
+
+
+def _moment(text: str | None, option: str) -> np.datetime64 | None:
+    if text is None:
+        return None
+    try:
+        return np.datetime64(parse_instant(text).replace(tzinfo=None), "us")
+    except ValueError as error:
+        raise InputError(f"--{option}: {error}") from None
 
 
 def _replay_of(policy: MarginPolicy, replays: dict[int, Replay]) -> Replay:
@@ -168,7 +188,10 @@ def _terminal_table(found: pd.DataFrame) -> Table:
         padding=0,
     )
     table.add_column("margin", max_width=58)
-    for name in ("mean\nmargin", "beyond\nbps", "one-day\nrise", "peak /\ntrough", "as\npublished"):
+    for name in (
+        "mean\nmargin", "beyond\nbps", "one-day\nrise", "five-day\nrise", "peak /\ntrough",
+        "mean as\npublished", "beyond\nbps", "exceeded",
+    ):  # fmt: skip
         table.add_column(name, justify="right")
     others = found[found["kind"] != "setting"]
     own = found[(found["setting"] == IN_FORCE)]
@@ -179,7 +202,10 @@ def _terminal_table(found: pd.DataFrame) -> Table:
             f"{row['scaled_mean']:.2%}",
             f"{row['scaled_shortfall_bps']:.2f}",
             f"{row['largest_1_day_rise']:+.0%}",
+            f"{row['largest_5_day_rise']:+.0%}",
             f"{row['peak_to_trough']:.1f}",
+            f"{row['mean_margin']:.2%}",
+            f"{row['shortfall_bps']:.2f}",
             f"{row['exceedance_ratio']:.2f}x",
         )
     return table
