@@ -1,9 +1,9 @@
 """What the book of a liquidation's moment costs, forecast by rules that know today's book.
 
-Real books: at decision times a rule says what closing a notional will cost, and is judged by the
-cost at every moment of the following horizon: pinball loss relative to the quantile of the longest
-window, and share of moments that cost more. The first half of every feed is where windows and
-rules are chosen, the second half is the test. Rules:
+Recorded books, and simulated ones: at decision times a rule says what closing a notional will cost,
+and is judged by the cost at every moment of the following horizon: pinball loss relative to the
+quantile of the longest window, and share of moments that cost more. The first half of every feed is
+where windows and rules are chosen, the second half is the test. Rules:
 
     today        the book of the decision
     quantile W   quantile of the books of the last W
@@ -17,7 +17,8 @@ Run: ``python -m benchmarks.horizon_cost --data DIR``; ``--half first`` shows wh
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ import polars as pl
 from margincast.core.types import FloatArray
 from margincast.core.units import BPS
 from margincast.data.book import mended_book
+from margincast.data.simulated.market import simulate_market
+from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.jobs.books import snapshots_of
 from margincast.margin.snapshots import walk_books
 from margincast.scoring.pinball import pinball_loss
@@ -34,6 +37,7 @@ LEAST_RATE = 1.0 * BPS
 UNSHOWN_RATE = 200.0 * BPS
 LEVELS = (0.95, 0.99)
 RULES = ("today", "quantile", "in force", "ratio", "smooth")
+SIMULATED, SIMULATED_DAYS = "simulated", 12
 STANDX = "book/standx_BTC-USD_book20_1s.parquet"
 
 
@@ -43,6 +47,7 @@ class Feed:
 
     name: str
     path: str
+    """Below the data folder; of the simulated market, the contract."""
     every_seconds: int
     horizon_seconds: int
     windows_seconds: tuple[int, ...]
@@ -61,6 +66,9 @@ def feeds(data: Path) -> Iterator[Feed]:
             name = f"{folder.partition('_')[0]} {path.name.split('_')[1].partition('.')[0]}"
             relative = str(path.relative_to(data))
             yield Feed(name, relative, 1, horizon, windows, (1e4, 1e5, 1e6))
+    for contract, notional_usd in (("SIM-BTC", (1e5, 1e6, 1e7)), ("SIM-ALT", (1e3, 1e4, 1e5))):
+        windows = (10_800, 43_200, 86_400)
+        yield Feed(f"{SIMULATED} {contract}", contract, 60, 1_800, windows, notional_usd)
 
 
 def cost_rates(feed: Feed, data: Path, side: str) -> FloatArray:
@@ -69,7 +77,9 @@ def cost_rates(feed: Feed, data: Path, side: str) -> FloatArray:
     A moment without a book is NaN.
     """
     path = data / feed.path
-    if path.suffix == ".parquet":
+    if feed.name.startswith(SIMULATED):
+        scanned = simulated_books(feed.path)
+    elif path.suffix == ".parquet":
         scanned = pl.scan_parquet(path)
     else:
         moment = (pl.col("timestamp") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
@@ -92,6 +102,15 @@ def cost_rates(feed: Feed, data: Path, side: str) -> FloatArray:
     rates = np.full((place[-1] + 1, len(notional_usd)), np.nan)
     rates[place] = cost_usd / notional_usd
     return rates
+
+
+@cache
+def simulated_books(contract: str) -> pl.LazyFrame:
+    """Return the books of a contract of the simulated market, in which depth follows volatility."""
+    parameters = MarketParameters(contracts=select_contracts([contract]))
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    market = simulate_market(parameters, days=SIMULATED_DAYS, seed=1, start=start)
+    return market.book.lazy()
 
 
 def quantile(values: FloatArray, level: float) -> float:
