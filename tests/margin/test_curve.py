@@ -5,7 +5,7 @@ import pytest
 
 from margincast.core.errors import InputError
 from margincast.margin.curve import BaseRates, margin_curve
-from margincast.margin.levels import margin_levels
+from margincast.margin.levels import Background, margin_levels
 from margincast.margin.liquidation_cost import Book, closing_cost_usd
 from margincast.margin.maintenance import maintenance_margin_usd
 from margincast.margin.tier_rows import tier_rows
@@ -67,12 +67,14 @@ def test_a_base_schedule_made_of_the_curve_is_what_the_policy_publishes():
         description="d",
         brackets=(ContractBrackets(symbols=("X",), tiers=tiers),),
     )
+    rows = tier_rows(["X"], schedule, POLICY)
     levels = margin_levels(
-        tier_rows(["X"], schedule, POLICY),
+        rows,
         {"long": np.array([0.01]), "short": np.array([0.01])},
         POLICY,
         data_age=np.zeros(1, dtype="timedelta64[us]"),
         books={"X": BOOK},
+        background=Background.none(len(rows), np.datetime64("2026-01-01", "us")),
     )
     long = levels[levels["side"] == "long"]
     columns = [long[name].tolist() for name in ("tier_cap_usd", "mmr", "maintenance_amount")]
