@@ -811,6 +811,18 @@ def test_a_book_that_stopped_is_not_walked(score, market, tmp_path):
     assert cost.min()["SIM-BTC"] < 0.005
 
 
+def test_a_tier_pays_for_the_books_of_the_window(score):
+    _, plain = score()
+    window = 'liquidation.book.horizon={level=0.95, window="6h", every="1m", minimum_history="1h"}'
+    ending, levels = score("--set", window)
+    assert ending.code == 0, ending.errors
+    assert (levels["status"] == "ok").all()
+    # the window holds today's book too
+    assert (levels["liquidation_cost"] >= plain["liquidation_cost"] - 1e-12).all()
+    assert (levels["liquidation_cost"] > plain["liquidation_cost"] + 1e-6).any()
+    assert "the 0.95 quantile of 360 books of 6h" in levels["liquidation_cost_reason"].iloc[0]
+
+
 def test_without_a_champion_the_base_schedule_stands_with_the_reason(score, failed):
     ending, levels = score("--set", "model.registered_model=hopeless", absent=True)
     assert ending.code == 1

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from margincast.core.errors import InputError
+from margincast.margin.background import Background
 from margincast.margin.curve import BaseRates, margin_curve
-from margincast.margin.levels import Background, margin_levels
+from margincast.margin.levels import margin_levels
 from margincast.margin.liquidation_cost import Book, closing_cost_usd
 from margincast.margin.maintenance import maintenance_margin_usd
 from margincast.margin.tier_rows import tier_rows
