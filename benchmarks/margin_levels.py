@@ -115,7 +115,9 @@ def background_of(rows: TierRows, rng: np.random.Generator) -> Background:
         tuple((before - hour * np.timedelta64(1, "h"), rates) for hour in range(24, -1, -1)),
     )
     in_force = InForce(rates, ())
-    return Background(at, memory, in_force, np.full(len(rows), 0.05), np.full(len(rows), 0.2))
+    long_run, stressed = np.full(len(rows), 0.05), np.full(len(rows), 0.2)
+    unknown = np.full(len(rows), np.nan)
+    return Background(at, memory, in_force, long_run, stressed, unknown)
 
 
 def one_at_a_time(

@@ -52,7 +52,7 @@ def background(published=np.nan):
     memory = type(none.memory)(
         before, none.memory.buffer, rates, np.full(len(ROWS), before), rates, ((before, rates),)
     )
-    return Background(AT, memory, none.in_force, none.long_run, none.stressed)
+    return Background(AT, memory, none.in_force, none.long_run, none.stressed, none.fee_multiplier)
 
 
 def levels(*overrides, forecast=0.04, published=np.nan):

@@ -1,5 +1,6 @@
 """Every contract gets a margin: from its own forecast, or the base schedule with a reason."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,11 +18,13 @@ from margincast.core.errors import CheckFailedError, InputError
 from margincast.margin.background import Background
 from margincast.margin.levels import fallback_levels, margin_levels
 from margincast.margin.liquidation_cost import Book
+from margincast.margin.open_interest import Held
 from margincast.margin.tier_rows import tier_rows
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.batch import (
     Origin,
+    latest_forecasts,
     latest_rows,
     policy_hash,
     require_answers,
@@ -100,8 +103,15 @@ def scored(
     panel = Panel.of_decisions(frame, {"volatility": "fraction"}, ("long", "short"))
     minutes = policy.model.horizon // timedelta(minutes=1)
     forecaster = HorizonForecaster("twice_for_shorts", {minutes: TwiceForShorts()}, monotone=True)
+    panels = {minutes: panel}
     return score(
-        {minutes: panel}, forecaster, policy, schedule, at=at, books=books or {}, origin=ORIGIN
+        panels,
+        forecaster.predict(panels),
+        policy,
+        schedule,
+        at=at,
+        books=books or {},
+        origin=ORIGIN,
     )
 
 
@@ -143,7 +153,14 @@ def test_the_margin_of_tonight_is_the_one_a_backtest_replays(notice):
     sides = dict.fromkeys(("long", "short"), outcome)
     history = Panel(pd.DataFrame(names), {}, sides, outcome, known)
     levels = score(
-        {480: panel}, forecaster, policy, SCHEDULE, at=AT, books={}, origin=ORIGIN, history=history
+        {480: panel},
+        forecaster.predict({480: panel}),
+        policy,
+        SCHEDULE,
+        at=AT,
+        books={},
+        origin=ORIGIN,
+        history=history,
     )
     assert {"long-run cap", "hold"} <= set(levels["binding_rule"])
     forecast = forecaster.predict({480: panel})[480]
@@ -173,7 +190,9 @@ def test_the_horizon_of_the_policy_is_used_in_order_with_the_others():
         policy = load_spec(SERVING / "perp-8h.toml", MarginPolicy, [f"model.horizon={hours}"])
         levels = score(
             dict.fromkeys(forecasters, panel),
-            HorizonForecaster("twice_for_shorts", forecasters, monotone=True),
+            HorizonForecaster("twice_for_shorts", forecasters, monotone=True).predict(
+                dict.fromkeys(forecasters, panel)
+            ),
             policy, SCHEDULE, at=AT, books={}, origin=ORIGIN,
         )  # fmt: skip
         found[minutes] = set(levels["forecast"])
@@ -209,7 +228,13 @@ def test_a_contract_with_an_infinite_feature_falls_back_alone_whatever_the_model
     )
     forecaster = HorizonForecaster("twice_for_shorts", {480: TwiceForShorts()}, monotone=True)
     levels = score(
-        {480: panel}, forecaster, POLICY, SCHEDULE, at=AT, books={}, origin=ORIGIN
+        {480: panel},
+        forecaster.predict({480: panel}),
+        POLICY,
+        SCHEDULE,
+        at=AT,
+        books={},
+        origin=ORIGIN,
     ).set_index("symbol")
     assert (levels.loc["BTCUSDT", "status"] == "ok").all()
     assert (levels.loc["XRPUSDT", "status"] == "fallback").all()
@@ -337,3 +362,109 @@ def test_the_hash_of_a_policy_tells_apart_what_an_operator_can_change():
     ]
     assert len(set(hashes)) == len(hashes)
     assert other_policy()() == hashes[0]
+
+
+BESIDE = load_spec(
+    SERVING / "perp-8h.toml",
+    MarginPolicy,
+    [
+        'initial.forecast={level=0.995, horizon="8h"}',
+        (
+            "open_interest={max_age='2d', unknown_share=0.5, "
+            'caps=[{symbols=["BTCUSDT"], lower_cap_usd=1e8, upper_cap_usd=3e8}]}'
+        ),
+        "fees={exponent=1.0, floor=1.0, cap=2.5, step=0.05, hold=0.1}",
+    ],
+)
+
+
+def test_what_stands_beside_the_maintenance_margin():
+    frame = decisions(BTCUSDT=0.04, XRPUSDT=0.06)
+    panel = Panel.of_decisions(frame, {"volatility": "fraction"}, ("long", "short"))
+    predicted = TwiceForShorts().predict(panel)
+    levels = score(
+        {480: panel},
+        {480: predicted},
+        BESIDE,
+        SCHEDULE,
+        at=AT,
+        books={},
+        origin=ORIGIN,
+        open_interest={"BTCUSDT": Held(1.5e8, timedelta(hours=1), math.nan)},
+    ).set_index(["symbol", "side", "tier"])
+    # The 0.995 forecast of TwiceForShorts is half as much again: 6 %, and 0.17 % cost, 6.2 % on the
+    # grid, is less than 1.5 x the MMR of 4.6 %; a quarter of the way to 1: 0.069 + 0.23275
+    first = levels.loc[("BTCUSDT", "long", 1)]
+    assert (first["initial_forecast"], first["open_interest_share"]) == (0.06, 0.25)
+    assert (first["mmr"], first["imr"]) == (0.046, 0.302)
+    assert "raised for open interest of 1.5e+08 USD, 0.25 of the way" in first["imr_reason"]
+    # XRP has no caps; its short's forecast of 18 % is less than 1.5 x 13.4 %
+    other = levels.loc[("XRPUSDT", "short", 1)]
+    assert (other["open_interest_share"], other["imr"]) == (0.0, 0.201)
+    # without history there is no need for other fees than usual
+    assert set(levels["fee_multiplier"]) == {1.0}
+
+
+def test_the_latest_forecasts_are_those_the_levels_were_made_of():
+    frame = decisions(BTCUSDT=0.04, XRPUSDT=0.06)
+    panel = Panel.of_decisions(frame, {"volatility": "fraction"}, ("long", "short"))
+    table = latest_forecasts({480: panel}, {480: TwiceForShorts().predict(panel)}, "m", "m/1")
+    assert len(table) == 2 * 2 * len(LEVELS)
+    own = table[(table["level"] == POLICY.model.level) & (table["side"] == "short")]
+    assert own["forecast"].tolist() == [0.08, 0.12]
+    assert own[["symbol", "horizon_minutes", "model_version"]].to_numpy().tolist() == [
+        ["BTCUSDT", 480, "m/1"],
+        ["XRPUSDT", 480, "m/1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ('initial.forecast={level=0.9999, horizon="8h"}', "initial.forecast.level 0.9999"),
+        ('initial.forecast={level=0.995, horizon="24h"}', "initial.forecast.horizon 1440 min"),
+    ],
+)
+def test_an_initial_forecast_that_the_champion_does_not_make_is_refused(override, said):
+    policy = load_spec(SERVING / "perp-8h.toml", MarginPolicy, [override])
+    with pytest.raises(CheckFailedError, match=said):
+        require_answers(policy, MANIFEST)
+
+
+def test_a_fallback_for_want_of_a_champion_opens_as_if_open_interest_were_unknown():
+    levels = score_fallback({"BTCUSDT": "no champion"}, BESIDE, SCHEDULE, at=AT, origin=ORIGIN)
+    first = levels.iloc[0]
+    # base IMR 0.8 %: half of the way to 1
+    assert (first["imr"], first["fee_multiplier"]) == (0.504, 1.0)
+    assert first["imr_reason"].endswith("open interest not known: 0.5 of the way to 1")
+
+
+def test_fees_follow_the_forecasts_since_the_model_was_fitted():
+    """A storm that is over leaves its fee where it was: the change back is too small."""
+    hours = [AT - timedelta(hours=2), AT - timedelta(hours=1), AT]
+    frame = pd.DataFrame({"symbol": "BTCUSDT", "ts": hours, "volatility": [0.04, 0.076, 0.07]})
+    panel = Panel.of_decisions(frame, {"volatility": "fraction"}, ("long", "short"))
+    past = pd.date_range(AT - timedelta(days=400), AT, freq="h", unit="us")
+    outcome = np.full(len(past), 0.081)
+    history = Panel(
+        pd.DataFrame({"symbol": "BTCUSDT", "ts": past}),
+        {},
+        dict.fromkeys(("long", "short"), outcome),
+        outcome,
+        past.tz_localize(None).to_numpy() + np.timedelta64(8, "h"),
+    )
+    multipliers = [
+        score(
+            {480: panel.rows(rows)},
+            {480: TwiceForShorts().predict(panel.rows(rows))},
+            BESIDE,
+            SCHEDULE,
+            at=hours[len(rows) - 1],
+            books={},
+            origin=ORIGIN,
+            history=history,
+        )["fee_multiplier"].iloc[0]
+        for rows in (np.arange(1), np.arange(2), np.arange(3))
+    ]
+    # shorts: 0.08 / 0.081, 0.152 / 0.081 = 1.88, and 0.14 / 0.081 = 1.73, within a tenth of 1.9
+    assert multipliers == [1.0, 1.9, 1.9]

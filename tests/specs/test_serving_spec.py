@@ -188,3 +188,54 @@ def test_sections_of_the_book_change_no_digest_of_policies_without_them():
         ["liquidation.book.recovery={slices=2, refill_per_minute=0.0}"],
     )
     assert wider.digest() != plain.digest()
+
+
+FEES = {"exponent": 1.0, "floor": 1.0, "cap": 2.0, "step": 0.05, "hold": 0.1}
+OPEN_INTEREST = {"max_age": "1d", "unknown_share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("fees", FEES, "[fees] needs [long_run]"),
+        ("fees", FEES | {"floor": 3.0}, "fees.floor lies above fees.cap"),
+        ("fees", FEES | {"cap": 2.01}, "fees.cap must be a multiple of fees.step"),
+        ("fees", FEES | {"cap": 9.0}, "lies above limits.mmr_floor"),
+        ("initial.forecast", {"level": 0.95, "horizon": "30m"}, "at least the level and horizon"),
+        ("initial.forecast", {"level": 0.99, "horizon": "10m"}, "at least the level and horizon"),
+        ("open_interest", OPEN_INTEREST, "there are no caps"),
+        (
+            "open_interest",
+            OPEN_INTEREST
+            | {"days": {"lower_cap_days": 2.0, "upper_cap_days": 1.0, "window": "1d"}},
+            "lower_cap_days must lie below",
+        ),
+        (
+            "open_interest",
+            OPEN_INTEREST
+            | {"caps": [{"symbols": ["A"], "lower_cap_usd": 1.0, "upper_cap_usd": 2.0}] * 2},
+            "found twice: A",
+        ),
+        (
+            "open_interest",
+            OPEN_INTEREST
+            | {"caps": [{"symbols": ["A"], "lower_cap_usd": 2.0, "upper_cap_usd": 2.0}]},
+            "lower_cap_usd must lie below",
+        ),
+    ],
+)
+def test_contradictions_beside_the_maintenance_margin_are_refused(key, value, said):
+    assert said in policy_problems(key, value)
+
+
+def test_sections_that_are_absent_change_no_digest():
+    raw = tomllib.loads((SERVING / "demo.toml").read_text())
+    plain = validate_spec(copy.deepcopy(raw), MarginPolicy, "demo.toml")
+    raw["open_interest"] = OPEN_INTEREST | {
+        "days": {"lower_cap_days": 1.0, "upper_cap_days": 2.0, "window": "30d"}
+    }
+    scaled = validate_spec(raw, MarginPolicy, "demo.toml")
+    kept = {name: part for name, part in raw.items() if name != "open_interest"}
+    assert validate_spec(kept, MarginPolicy, "demo.toml").digest() == plain.digest()
+    assert scaled.digest() != plain.digest()
+    assert not {"fees", "open_interest"} & set(plain.model_dump(exclude_defaults=True))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from rich.table import Table
 
 from margincast.backtest.submitted import read_submitted
 from margincast.core.errors import InputError, did_you_mean
-from margincast.core.time import format_duration, parse_instant
+from margincast.core.time import format_duration
 from margincast.core.types import FloatArray
 from margincast.data.bars import interval_of, read_bars
 from margincast.data.writing import write_table
 from margincast.jobs.console import output, say
+from margincast.jobs.moment import moment_of
 from margincast.margin.collateral import (
     HAIRCUT_STEPS,
     HaircutInputs,
@@ -98,11 +99,7 @@ def _moment(at: str | None, table: pd.DataFrame) -> pd.Timestamp:
         newest = table["ts"].max()
         assert isinstance(newest, pd.Timestamp)
         return newest
-    try:
-        moment = datetime.now(UTC) if at == "now" else parse_instant(at)
-    except ValueError as error:
-        raise InputError(f"--at: {error}") from None
-    return pd.Timestamp(moment).as_unit("us")
+    return pd.Timestamp(moment_of(at)).as_unit("us")
 
 
 def _known(

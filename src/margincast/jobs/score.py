@@ -22,7 +22,7 @@ from margincast.jobs.situation import (
 )
 from margincast.jobs.tables import margin_table
 from margincast.margin.schedule import require_policy_fits
-from margincast.serving.batch import Origin, policy_hash, score_fallback
+from margincast.serving.batch import Origin, latest_forecasts, policy_hash, score_fallback
 from margincast.serving.champion import resolve_champion
 from margincast.serving.registry import Registry
 from margincast.specs.loading import load_spec
@@ -51,8 +51,9 @@ def run(
 ) -> Scoring:
     """Score the latest data with the champion and write ``margin_levels.parquet``.
 
-    Without a usable champion the base schedule is written for every contract it names, with the
-    reason, and the run counts as a failed check.
+    The forecasts they are made of are written beside them, ``latest_forecasts.parquet``. Without a
+    usable champion the base schedule is written for every contract it names, with the reason, and
+    the run counts as a failed check.
 
     Args:
         spec: the margin policy.
@@ -77,7 +78,14 @@ def run(
         situation = _situation(policy, setting, of_data)
         at_moment = moment or situation.newest
         _say_what_there_is(situation, at_moment)
-        levels = situation.levels_at(at_moment, policy, schedule, by_hand)
+        decisions = situation.decisions_at(at_moment)
+        forecasts = situation.forecasts_of(decisions)
+        model, version = policy.model.registered_model, situation.model.version
+        made = latest_forecasts(decisions.unseen, forecasts, model, version)
+        write_table(made, setting.out / "latest_forecasts.parquet")
+        levels = situation.levels_at(
+            at_moment, policy, schedule, by_hand, decisions, forecasts=forecasts
+        )
     except NoChampionError as error:
         problem = str(error)
         levels = score_fallback(

@@ -16,11 +16,12 @@ from margincast.core.errors import CheckFailedError, InputError, MargincastError
 from margincast.core.time import format_duration
 from margincast.features.pipeline import FeatureTable, build_features
 from margincast.jobs.books import books_at
+from margincast.jobs.open_interest import open_interest_at
 from margincast.jobs.setting import Setting
 from margincast.jobs.simulated_data import data_root
 from margincast.margin.override import Override
 from margincast.models.catalogue import LOADERS
-from margincast.models.protocol import Panel
+from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.batch import (
     Origin,
     latest_rows,
@@ -86,12 +87,14 @@ class Situation:
     Attributes:
         model: that is asked.
         places: where the data lies.
+        root: folder that its paths start at.
         market: bars, books and other sources.
         table: features.
     """
 
     model: Model
     places: Data
+    root: Path
     market: Market
     table: FeatureTable
 
@@ -137,6 +140,14 @@ class Situation:
         unseen[latest_rows(any_panel.frame)] = True
         return Decisions({minutes: one.rows(unseen) for minutes, one in panels.items()}, panels)
 
+    def forecasts_of(self, decisions: Decisions) -> dict[int, TailForecast]:
+        """Return the model's forecasts of unseen decisions, by horizon in minutes.
+
+        All horizons are asked: what one of them may be hangs on the others. Models with a memory
+        learn from the decisions before.
+        """
+        return self.model.bundle.forecaster.predict(decisions.unseen)
+
     def levels_at(
         self,
         at: datetime,
@@ -144,6 +155,8 @@ class Situation:
         schedule: BaseSchedule,
         overrides: Sequence[Override] = (),
         decisions: Decisions | None = None,
+        *,
+        forecasts: dict[int, TailForecast] | None = None,
     ) -> pd.DataFrame:
         """Return the margin levels of a moment, those of contracts without decisions included.
 
@@ -153,6 +166,7 @@ class Situation:
             schedule: its base schedule.
             overrides: margins set by hand that are in force, oldest first.
             decisions: of the moment, where they are there already.
+            forecasts: of these decisions, likewise.
 
         Raises:
             InputError: there is no data at or before the moment.
@@ -163,7 +177,7 @@ class Situation:
         )
         levels = score(
             decisions.unseen,
-            self.model.bundle.forecaster,
+            forecasts or self.forecasts_of(decisions),
             policy,
             schedule,
             at=at,
@@ -171,6 +185,7 @@ class Situation:
             origin=origin,
             history=decisions.all[policy.model.horizon // timedelta(minutes=1)],
             overrides=overrides,
+            open_interest=open_interest_at(policy, self.places, self.root, self.market.bars, at),
         )
         undecided = self._undecided(schedule)
         for symbol in self.known_at(at)["symbol"].unique():
@@ -231,10 +246,11 @@ def situation_of(model: Model, setting: Setting, data_overrides: Sequence[str]) 
     """
     raw = apply_overrides({"data": model.job.data.model_dump(mode="json")}, data_overrides)
     places = validate_spec(raw["data"], Data, "data")
-    market = read_market(places, model.feature_set, data_root(setting, places))
+    root = data_root(setting, places)
+    market = read_market(places, model.feature_set, root)
     table = build_features(model.feature_set, market.sources, setting.cache)
     setting.say_what_was_reused()
-    return Situation(model, places, market, table)
+    return Situation(model, places, root, market, table)
 
 
 def named_by(schedule: BaseSchedule) -> set[str]:

@@ -24,8 +24,8 @@ from margincast.jobs.simulated_data import data_root
 from margincast.jobs.tier_tables import summary_of, tier_table
 from margincast.margin.curve import BaseRates, margin_curve
 from margincast.margin.explanation import percent
+from margincast.margin.initial_margin import initial_margin_rates
 from margincast.margin.liquidation_cost import Book
-from margincast.margin.policy import initial_margin_rates
 from margincast.margin.schedule import require_policy_fits, tiers_for
 from margincast.margin.tiers import Choice, MarginCurve, choose_tiers, notionals_usd
 from margincast.specs.features import FeatureSet

@@ -22,6 +22,7 @@ class Background:
         in_force: rates in force and announced before the moment.
         long_run: long-run rates; NaN where they are not known.
         stressed: rates of the worst period; NaN likewise.
+        fee_multiplier: in force; NaN where there is none.
     """
 
     at: np.datetime64
@@ -29,9 +30,10 @@ class Background:
     in_force: InForce
     long_run: FloatArray
     stressed: FloatArray
+    fee_multiplier: FloatArray
 
     @classmethod
     def none(cls, rows: int, at: np.datetime64) -> "Background":
         """Return that of rows nothing is known of: no memory, no history."""
         unknown = np.full(rows, np.nan)
-        return cls(at, Memory.blank(rows), InForce.blank(rows), unknown, unknown)
+        return cls(at, Memory.blank(rows), InForce.blank(rows), unknown, unknown, unknown)

@@ -17,6 +17,12 @@ import pandas as pd
 from margincast.core.errors import InputError
 from margincast.core.types import SIDES, FloatArray, Side
 from margincast.margin.background import Background
+from margincast.margin.beside_maintenance import (
+    BASE_IN_FORCE,
+    InitialInputs,
+    fee_column,
+    initial_rows,
+)
 from margincast.margin.chain import RULES, STEPS, Chain, Inputs, advance
 from margincast.margin.explanation import Facts, sentence, step_column, steps_of
 from margincast.margin.liquidation_cost import Book, liquidation_costs
@@ -27,13 +33,12 @@ from margincast.margin.policy import (
     age_problem,
     cost_problem,
     forecast_problem,
-    initial_margin_rates,
 )
 from margincast.margin.tier_rows import Numbers, TierRows
 from margincast.specs.serving import MarginPolicy
 
 Texts = npt.NDArray[np.object_]
-_BASE, _KEPT = "base schedule in force: ", "last published margin kept: "
+_KEPT = "last published margin kept: "
 
 
 def margin_levels(
@@ -45,6 +50,7 @@ def margin_levels(
     books: Mapping[str, Book] | None = None,
     background: Background,
     overrides: Sequence[Override] = (),
+    initial: InitialInputs | None = None,
 ) -> pd.DataFrame:
     """Return the margin levels of every tier and side of some contracts.
 
@@ -65,6 +71,8 @@ def margin_levels(
         books: latest order books, where there are any; read only by a policy that walks the book.
         background: the moment, memory and references.
         overrides: margins set by hand that are in force, oldest first.
+        initial: what ``[initial.forecast]`` and ``[open_interest]`` need; without it, nothing of it
+            is known.
 
     Returns:
         A row a row. A contract's side is all ``ok``, or all ``fallback`` when its data is too old,
@@ -82,7 +90,9 @@ def margin_levels(
           ``step_fallback``, and after ``step_override``, NaN where there is none;
         - ``override`` and ``override_line``, ``override_approver``, ``override_reason``,
           ``override_expires``: the margin set by hand, if there is one;
-        - ``binding_rule``, ``status``, ``reason`` and ``imr_reason``: what set the rates, in words.
+        - ``binding_rule``, ``status``, ``reason`` and ``imr_reason``: what set the rates, in words;
+        - of a policy that has their sections: ``initial_forecast``, ``open_interest_usd`` and
+          ``open_interest_share`` (of the way of the IMR to 1), ``fee_multiplier``.
     """
     unknown = np.full(len(rows.symbols), np.nan)
     by_side = np.stack([forecasts.get(side, unknown) for side in SIDES], axis=1)
@@ -102,6 +112,7 @@ def margin_levels(
         cost_reasons=cost_reasons,
         background=background,
         overrides=overrides,
+        initial=initial,
     )
 
 
@@ -132,6 +143,7 @@ def fallback_levels(
         cost_reasons=np.full(len(rows), "", dtype=object),
         background=background,
         overrides=overrides,
+        initial=None,
     )
 
 
@@ -215,6 +227,7 @@ def _table(
     cost_reasons: Texts,
     background: Background,
     overrides: Sequence[Override],
+    initial: InitialInputs | None,
 ) -> pd.DataFrame:
     """Make the table; forecasts and problems have an entry a contract's side."""
     problem = problems[rows.group]
@@ -234,11 +247,15 @@ def _table(
     rules = np.array(RULES, dtype=object)[chain.rules()]
     rules[mmr != chain.mmr] = "override"
     kept = chain.fallback & (chain.mmr > rows.base_mmr)
-    imr, imr_reason = initial_margin_rates(mmr, rows.base_imr, policy)
-    base = (rules == "fallback") & ~kept
-    # the base schedule's own rates are taken as they are
-    imr = np.where(base, rows.base_imr, imr)
-    imr_reason[base] = _BASE + problem[base]
+    opening = initial_rows(
+        rows,
+        mmr,
+        (rules == "fallback") & ~kept,
+        problem,
+        costs=costs,
+        initial=initial or InitialInputs.unknown(len(rows.symbols), policy),
+        policy=policy,
+    )
     effective, charged = _in_force(chain, mmr, behind, background, policy)
     columns: dict[str, Any] = {
         "symbol": np.array(rows.symbols, dtype=object)[rows.contract],
@@ -249,8 +266,8 @@ def _table(
         "effective_from": effective,
         "mmr": mmr,
         "mmr_in_force": charged,
-        "imr": imr,
-        "max_leverage": 1.0 / imr,
+        "imr": opening.imr,
+        "max_leverage": 1.0 / opening.imr,
         "maintenance_amount": maintenance_amounts_of_all(rows.floor_usd, mmr, rows.first),
         "multiplier": mmr / rows.base_mmr,
         "forecast": shown,
@@ -268,7 +285,7 @@ def _table(
     columns |= columns_of(overrides, behind)
     columns["binding_rule"] = rules
     columns["status"] = np.where(chain.fallback, "fallback", "ok").astype(object)
-    reasons = np.where(kept, _KEPT + problem, _BASE + problem)
+    reasons = np.where(kept, _KEPT + problem, BASE_IN_FORCE + problem)
     made = np.flatnonzero(~chain.fallback & (rules != "override"))
     facts = zip(*(columns[name][made].tolist() for name in Facts._fields), strict=True)
     reasons[made] = [
@@ -277,7 +294,11 @@ def _table(
     ]
     by_hand = rules == "override"
     reasons[by_hand] = np.array([one.sentence for one in overrides], dtype=object)[behind[by_hand]]
-    return pd.DataFrame(columns | {"reason": reasons, "imr_reason": imr_reason})
+    columns |= {"reason": reasons, "imr_reason": opening.reason, **opening.columns}
+    columns |= fee_column(
+        rows, inputs.forecast, background.long_run, background.fee_multiplier, policy
+    )
+    return pd.DataFrame(columns)
 
 
 def _in_force(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from margincast.core.types import SIDES
 from margincast.margin.background import Background
 from margincast.margin.chain import Memory
+from margincast.margin.fees import fee_multipliers, fee_need
 from margincast.margin.levels import costs_of
 from margincast.margin.notice import InForce
 from margincast.margin.parameters import Parameters
@@ -54,6 +55,7 @@ def background_at(
     wanted = wanted_of(forecast, SIDES, policy)
     layout, place = _layout(rows, policy)
     memory, in_force = Memory.blank(len(layout.cost)), InForce.blank(len(layout.cost))
+    fees = np.full(len(rows.symbols), np.nan)
     for moment in through_time(
         Forecasts(panel.decided[past], contract_of[past], wanted[:, past]),
         layout,
@@ -66,6 +68,11 @@ def background_at(
         if moment.published is not None:
             at_once = moment.first | moment.published.fallback
             in_force = in_force.publish(moment.published.mmr, moment.at, policy, at_once=at_once)
+            if policy.fees is not None and references is not None:
+                month = int(references.at(np.array([moment.at]))[0])
+                rates = references.long_run[month].reshape(len(SIDES), -1)
+                used = moment.published.values[0][: rates.size].reshape(rates.shape)
+                fees = fee_multipliers(fee_need(used, rates), fees, policy.fees)
     known = inputs_at(at, np.full(len(layout.cost), np.nan), layout, references)
     return Background(
         at,
@@ -73,6 +80,7 @@ def background_at(
         in_force.rows(place),
         known.long_run[place],
         known.stressed[place],
+        fees[rows.contract],
     )
 
 

@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 
 from margincast.core.errors import CheckFailedError
-from margincast.core.types import SIDES
+from margincast.core.types import SIDES, FloatArray, Side
 from margincast.margin.background import Background
+from margincast.margin.beside_maintenance import InitialInputs
 from margincast.margin.levels import fallback_levels, margin_levels
 from margincast.margin.liquidation_cost import Book
+from margincast.margin.open_interest import Held, open_interest_shares
 from margincast.margin.override import Override
 from margincast.margin.tier_rows import tier_rows
-from margincast.models.horizons import HorizonForecaster
-from margincast.models.protocol import Panel
+from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.background import background_at
 from margincast.serving.manifest import Manifest
 from margincast.specs.schedule import BaseSchedule
@@ -57,12 +58,19 @@ def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:
         problems.append(f"horizon {minutes:g} min (the model has {known} min)")
     if wanted.level not in has.levels:
         problems.append(f"level {wanted.level:g} (the model has {list(has.levels)})")
+    other = policy.initial.forecast
+    if other is not None:
+        minutes = other.horizon / timedelta(minutes=1)
+        if minutes not in has.horizons_minutes:
+            problems.append(f"initial.forecast.horizon {minutes:g} min")
+        if other.level not in has.levels:
+            problems.append(f"initial.forecast.level {other.level:g} (it has {list(has.levels)})")
     if policy.forecast.sides == "larger":
         problems += [f"side {side}" for side in SIDES if side not in has.sides]
     if problems:
         raise CheckFailedError(
             f"the champion of {wanted.registered_model} does not forecast "
-            f"{'; '.join(problems)}; change [model] of the policy or train such a model"
+            f"{'; '.join(problems)}; change the policy or train such a model"
         )
 
 
@@ -95,7 +103,7 @@ def latest_rows(frame: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.intp
 
 def score(
     panels: Mapping[int, Panel],
-    forecaster: HorizonForecaster,
+    forecasts: Mapping[int, TailForecast],
     policy: MarginPolicy,
     schedule: BaseSchedule,
     *,
@@ -104,14 +112,14 @@ def score(
     origin: Origin,
     history: Panel | None = None,
     overrides: Sequence[Override] = (),
+    open_interest: Mapping[str, Held] | None = None,
 ) -> pd.DataFrame:
     """Turn the latest decision of every contract into margin levels.
 
     Args:
         panels: per horizon in minutes, the same decisions since the model was fitted, as far as
-            there are any; the last of every contract is turned into margin, models with a memory
-            learn from those before.
-        forecaster: the champion; see :func:`require_answers`.
+            there are any; the last of every contract is turned into margin.
+        forecasts: the champion's, of all of them; see :func:`require_answers`.
         policy: the margin policy; the forecast is the one for its horizon and level.
         schedule: the base schedule.
         at: moment of use, UTC; older data is stale as the policy says.
@@ -119,6 +127,7 @@ def score(
         origin: what to record beside every number.
         history: outcomes that long-run rates are made of; without it they are not known.
         overrides: margins set by hand that are in force, oldest first.
+        open_interest: of the contracts, for a policy with caps on it.
 
     Returns:
         The ``margin_levels`` table, sorted by contract, side and tier.
@@ -126,8 +135,7 @@ def score(
     minutes = policy.model.horizon // timedelta(minutes=1)
     panel = panels[minutes]
     newest = latest_rows(panel.frame)
-    # all horizons are asked: what one of them may be hangs on the others
-    predicted = forecaster.predict(panels)[minutes]
+    predicted = forecasts[minutes]
     moment = _moment(at)
     decisions = panel.frame.iloc[newest]
     rows = tier_rows(decisions["symbol"].tolist(), schedule, policy)
@@ -141,8 +149,57 @@ def score(
         books=books,
         background=background,
         overrides=overrides,
+        initial=_initial(rows.symbols, forecasts, newest, policy, open_interest or {}),
     )
     return _recorded(levels, decisions["ts"].iloc[rows.contract].reset_index(drop=True), origin)
+
+
+def latest_forecasts(
+    panels: Mapping[int, Panel], forecasts: Mapping[int, TailForecast], model: str, version: str
+) -> pd.DataFrame:
+    """Return the ``forecasts`` table of every contract's latest decision.
+
+    Args:
+        panels: per horizon in minutes.
+        forecasts: of them.
+        model: name of the model.
+        version: of it.
+
+    Returns:
+        A row a horizon, side, level and contract; what the model cannot tell is NaN.
+    """
+    parts = []
+    for minutes, panel in panels.items():
+        newest = latest_rows(panel.frame)
+        made = forecasts[minutes].rows(newest)
+        beyond = made.expected_shortfall
+        for i, side in enumerate(made.sides):
+            for j, level in enumerate(made.levels):
+                part = panel.frame[["symbol", "ts"]].iloc[newest].reset_index(drop=True)
+                part = part.assign(horizon_minutes=minutes, side=side, level=level)
+                part["forecast"] = made.quantiles[:, i, j]
+                part["expected_shortfall"] = np.nan if beyond is None else beyond[:, i, j]
+                parts.append(part)
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(model=model, model_version=version)
+
+
+def _initial(
+    symbols: Sequence[str],
+    forecasts: Mapping[int, TailForecast],
+    newest: "np.ndarray[tuple[int], np.dtype[np.intp]]",
+    policy: MarginPolicy,
+    open_interest: Mapping[str, Held],
+) -> InitialInputs:
+    """Return what initial margins hang on beside the maintenance margin."""
+    by_side: dict[Side, FloatArray] = {}
+    if (other := policy.initial.forecast) is not None:
+        made = forecasts[other.horizon // timedelta(minutes=1)]
+        by_side = {side: made.at(side, other.level)[newest] for side in made.sides}
+    section = policy.open_interest
+    if section is None:
+        return InitialInputs(by_side, None)
+    return InitialInputs(by_side, open_interest_shares(symbols, open_interest, section))
 
 
 def score_fallback(

@@ -19,6 +19,7 @@ from margincast.specs.base import (
     RateBelowOne,
     Spec,
 )
+from margincast.specs.beside_maintenance import Fees, Initial, OpenInterest
 from margincast.specs.liquidation import Liquidation
 from margincast.specs.tiers import TierShape
 
@@ -180,12 +181,6 @@ class Rounding(Spec):
         return self
 
 
-class Initial(Spec):
-    """Initial margin rate from the maintenance margin rate."""
-
-    imr_over_mmr: Annotated[float, Field(gt=1.0)]
-
-
 class Staleness(Spec):
     """How old the newest data may be before the base schedule is published instead."""
 
@@ -211,6 +206,8 @@ class MarginPolicy(Spec):
     rounding: Rounding
     publication: Publication | None = None
     initial: Initial
+    open_interest: OpenInterest | None = None
+    fees: Fees | None = None
     tiers: TierShape | None = None
     """Present: ``margincast tiers`` can make a base schedule from the margin curve."""
 
@@ -238,6 +235,43 @@ class MarginPolicy(Spec):
             )
         if problems:
             raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _fees_within_the_margin(self) -> Self:
+        fees = self.fees
+        if fees is None:
+            return self
+        problems = [] if self.long_run is not None else ["[fees] needs [long_run], not given"]
+        if fees.floor > fees.cap:
+            problems.append(f"fees.floor lies above fees.cap: {fees.floor:g} and {fees.cap:g}")
+        problems += [
+            f"fees.{name} must be a multiple of fees.step = {fees.step:g}, found {value:g}"
+            for name, value in (("floor", fees.floor), ("cap", fees.cap))
+            if not _is_multiple(value, fees.step)
+        ]
+        charged = self.liquidation.taker_fee_rate + self.liquidation.liquidation_fee_rate
+        if fees.cap * charged > self.limits.mmr_floor:
+            problems.append(
+                f"fees.cap x the fees of [liquidation] = {fees.cap * charged:g} lies above "
+                f"limits.mmr_floor = {self.limits.mmr_floor:g}: a margin must pay for closing; "
+                "lower the cap or raise the floor"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _initial_covers_more(self) -> Self:
+        other = self.initial.forecast
+        if other is not None and (
+            other.level < self.model.level or other.horizon < self.model.horizon
+        ):
+            raise ValueError(
+                "initial.forecast must have at least the level and horizon of [model], found "
+                f"{other.level:g} over {format_duration(other.horizon)} against "
+                f"{self.model.level:g} over {format_duration(self.model.horizon)}"
+            )
         return self
 
     @model_validator(mode="after")
