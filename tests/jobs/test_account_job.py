@@ -107,6 +107,29 @@ def test_a_fallback_is_shown_with_the_number(view):
     assert record["notes"] == ["ETHUSDT short: margin is a fallback, stale data"]
 
 
+def test_what_is_announced_is_not_charged_and_what_is_set_by_hand_is_shown(view, tmp_path):
+    by_hand = {
+        "override": "raise to 12 %",
+        "override_reason": "delisting",
+        "override_approver": "ana",
+        "override_expires": pd.Timestamp("2026-01-03", tz="UTC"),
+    }
+    announced = levels().assign(mmr_in_force=lambda table: (3 * table["mmr"]).round(2), **by_hand)
+    write_table(announced, tmp_path / "levels.parquet")
+    record = view(collateral=COLLATERAL, haircuts=HAIRCUTS)
+    # 15 % of 50,000 and 30 % of 14,000 in force; 20 % to open, which is 12,800, is 11,700 at least
+    assert record["pools"][0]["maintenance_usd"] == 11_700.0
+    assert record["pools"][0]["initial_usd"] == 12_800.0
+    assert record["positions"][0]["mmr"] == pytest.approx(0.3)
+    assert record["notes"] == [
+        (
+            "BTCUSDT long: margin set by hand, raise to 12 % (delisting; ana, until 2026-01-03 "
+            "00:00 UTC)"
+        ),
+        "BTCUSDT long: MMR 10 % announced from 2026-01-01 08:00 UTC, 30 % in force",
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

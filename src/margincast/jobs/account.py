@@ -31,6 +31,7 @@ from margincast.jobs.account_inputs import (
 from margincast.jobs.account_tables import show
 from margincast.jobs.console import output
 from margincast.margin.account import Collateral, Pool, Position, distance, pools_of
+from margincast.margin.explanation import percent
 from margincast.margin.liquidation_price import Distance
 from margincast.margin.rounding import exact
 
@@ -130,7 +131,7 @@ def _position(each: Position, pool: Pool, levels: Levels) -> Record:
         "initial_usd": float(each.tiers.initial_usd(notional)),
         "maintenance_usd": float(each.tiers.maintenance.at(notional)),
         "tier": row["tier"],
-        "mmr": row["mmr"],
+        "mmr": row["mmr_in_force"],
         "imr": row["imr"],
         "status": row["status"],
         "binding_rule": row["binding_rule"],
@@ -176,12 +177,24 @@ def _moment(levels: Levels) -> str:
 
 
 def _notes(positions: list[Position], levels: Levels) -> list[str]:
-    """Say of every position whose margin is no forecast what stands behind it."""
+    """Say of every position whose margin is no plain forecast what stands behind it."""
     notes = []
     for each in positions:
         row = levels[each.symbol, each.side].row(each.notional_usd)
+        name = f"{each.symbol} {each.side}"
         if row["status"] != "ok":
-            notes.append(f"{each.symbol} {each.side}: margin is a fallback, {row['reason']}")
+            notes.append(f"{name}: margin is a fallback, {row['reason']}")
+        if isinstance(row.get("override"), str):
+            notes.append(
+                f"{name}: margin set by hand, {row['override']} ({row['override_reason']}; "
+                f"{row['override_approver']}, until {row['override_expires']:%F %H:%M} UTC)"
+            )
+        if row["mmr_in_force"] != row["mmr"]:
+            notes.append(
+                f"{name}: MMR {percent(_float(row['mmr']))} announced from "
+                f"{row['effective_from']:%F %H:%M} UTC, "
+                f"{percent(_float(row['mmr_in_force']))} in force"
+            )
     return notes
 
 
@@ -195,7 +208,7 @@ def _stressed(pools: tuple[Pool, ...], levels: Levels) -> StressedAccount:
     rates: dict[str, list[float]] = {}
     for (symbol, _), published in levels.items():
         first = published.rows[0]
-        rates.setdefault(symbol, []).append(_float(first["mmr"]))
+        rates.setdefault(symbol, []).append(_float(first["mmr_in_force"]))
         own = forecasts.setdefault(symbol, [])
         if first["status"] == "ok":
             own.append(_float(first["forecast"]))
@@ -207,7 +220,9 @@ def _stressed(pools: tuple[Pool, ...], levels: Levels) -> StressedAccount:
         for each in pool.positions:
             row = levels[each.symbol, each.side].row(each.notional_usd)
             cost = _float(row["liquidation_cost"])
-            closing[each.symbol, each.side] = cost if np.isfinite(cost) else _float(row["mmr"])
+            closing[each.symbol, each.side] = (
+                cost if np.isfinite(cost) else _float(row["mmr_in_force"])
+            )
     return StressedAccount(pools, sizes, closing)
 
 

@@ -61,6 +61,9 @@ Levels = Mapping[tuple[str, Side], Published]
 def read_levels(path: Path) -> Levels:
     """Read margin levels as ``margincast score`` writes them.
 
+    The maintenance margin is that of ``mmr_in_force``, which differs from ``mmr`` while a change is
+    only announced; a table without the column has nothing but rates in force.
+
     Raises:
         InputError: no table, a column is absent, tiers that contradict each other.
     """
@@ -68,10 +71,10 @@ def read_levels(path: Path) -> Levels:
     found: dict[tuple[str, Side], Published] = {}
     for (symbol, side), rows in table.groupby(["symbol", "side"], sort=False, observed=True):
         own = rows.sort_values("tier")
+        own = own.assign(mmr_in_force=own.get("mmr_in_force", own["mmr"]))
+        floors, caps = own["tier_floor_usd"].tolist(), own["tier_cap_usd"].tolist()
         try:
-            maintenance = Requirement.of(
-                own["tier_floor_usd"].tolist(), own["tier_cap_usd"].tolist(), own["mmr"].tolist()
-            )
+            maintenance = Requirement.of(floors, caps, own["mmr_in_force"].tolist())
         except InputError as error:
             raise InputError(f"{path}, {symbol} {side}: {error}") from None
         tiers = PositionTiers(maintenance, tuple(own["imr"].tolist()))

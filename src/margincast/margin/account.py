@@ -50,8 +50,13 @@ class PositionTiers:
         return next(number for number, cap in enumerate(caps) if notional_usd <= cap)
 
     def initial_usd(self, notional_usd: Fraction) -> Fraction:
-        """Return the initial margin of a notional: all of it at the rate of its tier."""
-        return notional_usd * exact(self.imrs[self.tier(notional_usd)])
+        """Return the initial margin of a notional: all of it at the rate of its tier.
+
+        Not below the maintenance margin, which may still be that of a higher rate while its fall is
+        only announced.
+        """
+        initial = notional_usd * exact(self.imrs[self.tier(notional_usd)])
+        return max(initial, self.maintenance.at(notional_usd))
 
 
 @dataclass(frozen=True)
