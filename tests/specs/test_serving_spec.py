@@ -14,7 +14,8 @@ from margincast.specs.serving import MarginPolicy
 
 WORKSPACE = Path(__file__).resolve().parents[2]
 SERVING = WORKSPACE / "serving"
-POLICIES = sorted(SERVING.glob("*.toml"))
+OTHERS = {"live.toml"}  # what serves and follows a policy
+POLICIES = sorted(path for path in SERVING.glob("*.toml") if path.name not in OTHERS)
 SCHEDULES = sorted((SERVING / "schedules").glob("*.toml"))
 
 
