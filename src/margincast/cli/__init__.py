@@ -13,6 +13,7 @@ import typer
 from margincast import __version__
 from margincast.cli.account import account, haircuts
 from margincast.cli.data import data_app
+from margincast.cli.explain import explain
 from margincast.cli.governance import ledger_app, promote, rollback
 from margincast.cli.options import (
     LOCAL_STORE,
@@ -247,6 +248,7 @@ def score(
 app.command()(haircuts)
 app.command()(account)
 app.command()(tiers)
+app.command()(explain)
 app.command()(promote)
 app.command()(rollback)
 

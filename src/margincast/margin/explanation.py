@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from margincast.core.time import format_duration
-from margincast.margin.chain import STEPS, Rule
+from margincast.margin.chain import RULES, STEPS, Rule
 from margincast.margin.override import sentence_of
 from margincast.specs.serving import MarginPolicy
 
@@ -82,47 +82,58 @@ def steps_of(policy: MarginPolicy) -> tuple[Rule, ...]:
     return tuple(step for step in STEPS if step not in absent)
 
 
-def chain_of(row: Mapping[str, Any], policy: MarginPolicy) -> tuple[Step, ...]:
+def values_of(row: Mapping[str, Any]) -> tuple[tuple[Rule, float, float], ...]:
+    """Return the steps of a row, each with the rate before and after it.
+
+    Args:
+        row: of the table of margin levels.
+    """
+    found: list[tuple[Rule, float, float]] = []
+    before = 0.0
+    for step in RULES:
+        after = float(row.get(step_column(step), math.nan))
+        if not math.isnan(after):
+            found.append((step, before, after))
+            before = after
+    return tuple(found)
+
+
+def chain_of(row: Mapping[str, Any], policy: MarginPolicy | None) -> tuple[Step, ...]:
     """Return the steps that made one published margin, each from where the one before ended.
 
     The last is the override where there is one, also where it changed nothing.
 
     Args:
         row: of the table of margin levels.
-        policy: that made it.
+        policy: that made it; without it only the step that set the rate has words.
     """
-    found = _fallback(row) if row["status"] == "fallback" else _made(row, policy)
-    after = float(row[step_column("override")])
-    if math.isnan(after):
-        return tuple(found)
-    said = sentence_of(
-        str(row["override"]),
-        line=int(row["override_line"]),
-        approver=str(row["override_approver"]),
-        expires=row["override_expires"],
-        reason=str(row["override_reason"]),
+    return tuple(
+        Step(step, before, after, _words(step, row, policy, changed=before != after))
+        for step, before, after in values_of(row)
     )
-    before = found[-1].value_after
-    text = said if before != after else f"not binding: {said}"
-    return (*found, Step("override", before, after, text))
 
 
-def _fallback(row: Mapping[str, Any]) -> list[Step]:
-    rate = float(row[step_column("fallback")])
-    # what an override says instead stands in its own step
-    said = "no forecast could be used" if row["binding_rule"] == "override" else row["reason"]
-    return [Step("fallback", 0.0, rate, str(said))]
-
-
-def _made(row: Mapping[str, Any], policy: MarginPolicy) -> list[Step]:
+def _words(
+    step: Rule, row: Mapping[str, Any], policy: MarginPolicy | None, *, changed: bool
+) -> str:
+    if step == row["binding_rule"]:
+        return str(row["reason"])
+    if step == "override":
+        said = sentence_of(
+            str(row["override"]),
+            line=int(row["override_line"]),
+            approver=str(row["override_approver"]),
+            expires=row["override_expires"],
+            reason=str(row["override_reason"]),
+        )
+        return f"not binding: {said}"
+    if step == "fallback":
+        # what an override says instead stands in its own step
+        return "no forecast could be used"
+    if policy is None:
+        return ""
     facts = Facts(*(row[name] for name in Facts._fields))
-    found, before = [], 0.0
-    for step in steps_of(policy):
-        after = float(row[step_column(step)])
-        words = sentence(step, facts, policy, changed=before != after)
-        found.append(Step(step, before, after, words))
-        before = after
-    return found
+    return sentence(step, facts, policy, changed=changed)
 
 
 def sentence(step: Rule, facts: Facts, policy: MarginPolicy, *, changed: bool) -> str:
