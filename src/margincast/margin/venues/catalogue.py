@@ -83,7 +83,7 @@ VENUES: Mapping[str, Venue] = {
         hyperliquid.read,
         lambda tiers, _: hyperliquid.export(tiers),
         _json_text,
-        "a rate is half of one over a whole leverage: 50, 25, 16.7, 12.5 %, with nothing in between",
+        "a rate is half of one over a whole leverage: 50, 25, 16.7, 12.5 %, nothing in between",
     ),
     "dydx": Venue(
         "liquidity tiers and perpetuals of dYdX v4",
