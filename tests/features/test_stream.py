@@ -791,3 +791,27 @@ def test_old_rows_are_let_go():
             sizes.add(len(pickle.dumps(stream._contracts["A"].bars._columns)))
             assert len(stream._contracts["A"].rows) == 1
     assert len(sizes) == 1
+
+
+def test_a_stream_shows_the_bars_and_books_it_holds():
+    """What an outcome and a liquidation cost are made of beside features."""
+    features = small_set("1h", bars=[{"function": "drawdown", "windows": ["3h"]}])
+    stream = FeatureStream(features, ("bars", "book"), timedelta(0), bars_kept=4)
+    at = START
+    for hour, price in enumerate([100.0, 90.0, 95.0, 97.0, 99.0, 98.0]):
+        at = START + hour * HOUR
+        assert stream.awaits_bar("A", at + HOUR)
+        bar = dict.fromkeys(("open", "high", "low", "close"), price) | {"volume": 1.0, "ts": at}
+        if hour != 3:
+            stream.update_bar("A", bar)
+            assert not stream.awaits_bar("A", at + HOUR)
+        sizes = {f"{side}_size_0": 1.0 for side in ("bid", "ask")}
+        for crossed in (False, True):
+            best = {"bid_price_0": price + crossed, "ask_price_0": price + 0.5}
+            stream.update_book("A", {"ts": at + (1 + crossed) * MINUTE, **best, **sizes})
+        stream.decide(at + HOUR)
+    bars = stream.last_bars("A", 4)
+    assert bars["ts"].to_list() == [START + hour * HOUR for hour in (2, 3, 4, 5)]
+    assert bars["low"].to_list() == [95.0, None, 99.0, 98.0]
+    assert stream.last_bars("B", 4) is None
+    assert stream.new_books("A").values[0].tolist() == [98.0]

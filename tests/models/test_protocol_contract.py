@@ -11,10 +11,13 @@ import pytest
 from margincast.core.errors import InputError, InsufficientHistoryError
 from margincast.models import forest
 from margincast.models.catalogue import LOADERS, make_forecaster
+from margincast.models.following import Followed, Following
+from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Forecaster, Panel, TailForecast, Unit
 from margincast.specs.loading import validate_spec
 from margincast.specs.training import Model
 
+START = pd.Timestamp("2024-01-01", tz="UTC")
 SIDES = ("long", "short")
 LEVELS = (0.9, 0.95, 0.99)
 UNITS: Mapping[str, Unit] = {  # not in alphabetical order, as in real feature sets
@@ -239,6 +242,35 @@ def test_a_saved_model_is_text_and_forecasts_the_same_bits(fitted, panel, tmp_pa
     assert loaded.name == name
     assert same(loaded.predict(panel), forecaster.predict(panel))
     assert written(loaded, tmp_path / "second") == files
+
+
+def test_followed_decision_by_decision_it_forecasts_the_same_bits(fitted, panel):
+    """With outcomes that overlap, an hour that nobody decided in, and one without an outcome."""
+    _, forecaster = fitted
+    horizon = np.timedelta64(3, "h")
+    later = simulated_panel(2, hours=16)
+    frame = later.frame.assign(ts=later.frame["ts"] + (panel.frame["ts"].max() - START))
+    hour = np.repeat(np.arange(16), 3)
+    outcomes = {
+        side: np.where(hour == 5, np.nan, values) for side, values in later.outcomes.items()
+    }
+    later = replace(later, frame=frame, outcomes=outcomes, label_end=later.label_end)
+    later = replace(later, label_end=later.decided + horizon).rows((hour > 0) & (hour != 9))
+    whole = forecaster.predict(later)
+    following = Following(HorizonForecaster("one", {180: forecaster}, monotone=True))
+    times, made = np.unique(later.decided), []
+    past = later.rows(later.decided < times[6])
+    following.replay({180: past})
+    for time in times[6:]:
+        for decided in times[(times + horizon <= time) & (times + 2 * horizon > time)]:
+            rows = later.rows(later.decided == decided)
+            following.learn(180, decided, Followed.of(rows))
+        now = later.rows(later.decided == time)
+        unknown = Panel.of_decisions(now.frame, UNITS, SIDES)
+        made.append(following.predict(unknown)[180].quantiles)
+    np.testing.assert_array_equal(np.concatenate(made), whole.quantiles[len(past) :])
+    uncorrected = forecaster.predict(replace(later, label_end=later.label_end + 100 * horizon))
+    assert same(uncorrected, whole) == (forecaster.name != "margincast")
 
 
 def test_model_files_are_the_same_bytes_for_one_thread_and_two(fitted, panel, tmp_path):

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from margincast.core.errors import InputError, InsufficientHistoryError
 from margincast.core.types import BoolArray, FloatArray, Side
 from margincast.data.quality import Finding
-from margincast.models.protocol import Forecaster, Panel, TailForecast
+from margincast.models.protocol import Panel, Predictor, TailForecast
 from margincast.specs.base import Levels
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -99,7 +99,7 @@ def require_trainable(panel: Panel, sides: tuple[Side, ...], levels: tuple[float
     _require_finite_features(panel)
 
 
-def forecast_of(forecaster: Forecaster, panel: Panel) -> TailForecast:
+def forecast_of(forecaster: Predictor, panel: Panel) -> TailForecast:
     """Forecast a panel; a row with an infinite feature has no forecast (NaN).
 
     One broken contract must not stop the margins of all others: its rows fall back to the base

@@ -68,6 +68,17 @@ class MargincastForecaster:
     _fitted: _Fitted | None = field(default=None, repr=False)
 
     @property
+    def until(self) -> np.datetime64:
+        """The last decision the fit has seen."""
+        return self._require_fitted().until
+
+    @property
+    def tracking(self) -> QuantileTracking:
+        """How forecasts are corrected by what follows them."""
+        online = self.chosen.calibration.online
+        return QuantileTracking(online.everybody_rate, online.contract_rate, online.lowest)
+
+    @property
     def head_levels(self) -> tuple[float, ...]:
         """Levels LightGBM is trained at: those below the tail, and the tail's threshold."""
         below = {level for level in self.levels if level < self.chosen.tail.from_level}
@@ -105,8 +116,18 @@ class MargincastForecaster:
         """Forecast quantiles and expected shortfall for every row."""
         fitted = self._require_fitted()
         base, quantiles = self._uncorrected(panel, fitted)
-        quantiles *= np.exp(self._corrections(panel, quantiles, fitted))
-        quantiles = np.sort(quantiles, axis=2)
+        return self.corrected(base, quantiles, self._corrections(panel, quantiles, fitted))
+
+    def uncorrected(self, panel: Panel) -> tuple[FloatArray, FloatArray]:
+        """Return the calibrated forecasts at the head's levels and at those served.
+
+        Nothing of it hangs on another row or on an outcome; shape (n, S, J) and (n, S, L).
+        """
+        return self._uncorrected(panel, self._require_fitted())
+
+    def corrected(self, base: FloatArray, quantiles: FloatArray, logs: FloatArray) -> TailForecast:
+        """Return the forecasts that :meth:`uncorrected` ones become by online corrections."""
+        quantiles = np.sort(quantiles * np.exp(logs), axis=2)
         shortfall = np.stack(
             [
                 self._shortfall(base, quantiles[:, :, k], level)
@@ -231,15 +252,13 @@ class MargincastForecaster:
 
     def _corrections(self, panel: Panel, base: FloatArray, fitted: _Fitted) -> FloatArray:
         """Log corrections from outcomes that became known since the fit, shape of ``base``."""
-        online = self.chosen.calibration.online
         scores = self._outcomes(panel) / np.maximum(base, np.finfo(np.float64).tiny)
         decided = panel.decided
         scores[decided <= fitted.until] = np.nan  # what the fit has seen teaches nothing twice
         if np.isnan(scores).all():
             return np.zeros_like(base)
         order = np.argsort(decided, kind="stable")
-        tracking = QuantileTracking(online.everybody_rate, online.contract_rate, online.lowest)
-        found = tracking.corrections(
+        found = self.tracking.corrections(
             scores[order],
             panel.frame["symbol"].to_numpy(dtype=object)[order],
             decided[order],

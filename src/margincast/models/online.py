@@ -62,7 +62,6 @@ class QuantileTracking:
         times, start = np.unique(decided, return_index=True)
         stop = np.append(start[1:], len(decided))
         names, codes = np.unique(contract.astype(str), return_inverse=True)
-        tail = 1.0 - np.array(levels)
         with np.errstate(divide="ignore"):
             logs = np.log(scores)
         known: BoolArray = np.asarray(np.isfinite(scores).all(axis=(1, 2)))
@@ -70,23 +69,61 @@ class QuantileTracking:
         ready = np.maximum.reduceat(np.where(known, label_end, _NEVER), start)
         # decisions that share a horizon repeat each other: each carries its share of a year
         share = (ready - times) / YEAR / overlap
-        everybody = np.zeros(scores.shape[1:])
-        own = np.zeros((len(names), scores.shape[2]))
-        floor = np.log(self.lowest)
+        standing = Standing(self, levels, scores.shape[1], len(names))
         result = np.empty_like(scores)
         used = 0
         for k, time in enumerate(times):
             while used < k and ready[used] <= time:
                 rows = np.arange(start[used], stop[used])[known[start[used] : stop[used]]]
                 if len(rows):
-                    surprise = (logs[rows] > result[rows]) - tail
-                    everybody += self.everybody_rate * share[used] * surprise.mean(axis=0)
-                    step = self.contract_rate * share[used] * surprise.mean(axis=1)
-                    own[codes[rows]] += step
+                    standing.learn(codes[rows], logs[rows], result[rows], float(share[used]))
                 used += 1
             now = slice(start[k], stop[k])
-            result[now] = np.maximum(everybody[None] + own[codes[now]][:, None, :], floor)
+            result[now] = standing.corrections(codes[now])
         return result
+
+
+class Standing:
+    """The correction as it stands: what :class:`QuantileTracking` has learnt so far.
+
+    Args:
+        tracking: rates and bound.
+        levels: L levels of the forecasts.
+        sides: number of sides, S.
+        contracts: number of contracts, C; it may grow.
+    """
+
+    def __init__(
+        self, tracking: QuantileTracking, levels: tuple[float, ...], sides: int, contracts: int
+    ) -> None:
+        self._tracking = tracking
+        self._tail = 1.0 - np.array(levels)
+        self._floor = np.log(tracking.lowest)
+        self._everybody = np.zeros((sides, len(levels)))
+        self._own = np.zeros((contracts, len(levels)))
+
+    def learn(
+        self, contract: npt.NDArray[np.intp], logs: FloatArray, made: FloatArray, share: float
+    ) -> None:
+        """Learn from outcomes that became known together.
+
+        Args:
+            contract: number of each row's contract, shape (n,).
+            logs: log(outcome / forecast), shape (n, S, L).
+            made: corrections that were made of these forecasts, shape (n, S, L).
+            share: of a year that the decision stands for.
+        """
+        tracking = self._tracking
+        surprise = (logs > made) - self._tail
+        self._everybody += tracking.everybody_rate * share * surprise.mean(axis=0)
+        self._own[contract] += tracking.contract_rate * share * surprise.mean(axis=1)
+
+    def corrections(self, contract: npt.NDArray[np.intp]) -> FloatArray:
+        """Return the log correction of rows, by the number of their contract; shape (n, S, L)."""
+        more = int(contract.max(initial=-1)) + 1 - len(self._own)
+        if more > 0:
+            self._own = np.concatenate([self._own, np.zeros((more, self._own.shape[1]))])
+        return np.maximum(self._everybody[None] + self._own[contract][:, None, :], self._floor)
 
 
 _NEVER = np.datetime64("1970-01-01", "us")

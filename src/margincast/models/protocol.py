@@ -132,6 +132,14 @@ class TailForecast:
         return self.quantiles[:, self.sides.index(side), self.levels.index(level)]
 
 
+class Predictor(Protocol):
+    """What can be asked for forecasts."""
+
+    def predict(self, panel: Panel) -> TailForecast:
+        """Forecast every decision of a panel; see :meth:`Forecaster.predict`."""
+        ...
+
+
 class Forecaster(Protocol):
     """What training, backtest and serving need of a model."""
 

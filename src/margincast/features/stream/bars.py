@@ -121,6 +121,10 @@ class Bars:
         column = self._columns.get("close")
         return column is not None and 0 <= place < len(column) and not bool(np.isnan(column[place]))
 
+    def came(self, decided_us: int) -> bool:
+        """Say whether a bar was given, a stale one too, that closes at a decision."""
+        return self._holds(decided_us - self._step)
+
     def frame(self, decided_us: int, rows: int) -> pl.DataFrame:
         """Give so many regular bars, the last one closing at a decision; fewer at the start."""
         assert self.first_us is not None

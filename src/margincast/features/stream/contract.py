@@ -38,6 +38,7 @@ class Setting:
         mid_bars: whether bars are those of the mid price.
         book_known_after: time from a snapshot's ``ts`` until it can have been known.
         counts: where irregular rows are counted.
+        bars_kept: bars to keep at least.
     """
 
     plan: Plan
@@ -49,6 +50,7 @@ class Setting:
     mid_bars: bool
     book_known_after: timedelta
     counts: Counts
+    bars_kept: int
 
 
 class Contract:
@@ -59,6 +61,7 @@ class Contract:
         trades: its trades.
         row: its own columns at the last decision; None before the first.
         rows: of these, what is read beside the leader, at the last decisions on the grid.
+        new_books: sound snapshots that the last decision was the first to know.
     """
 
     def __init__(self, symbol: str, setting: Setting) -> None:
@@ -70,11 +73,13 @@ class Contract:
         self._interval = grid.interval
         expressions = [column.expression for column in (*plan.own, *plan.of_leader)]
         read = {name for expression in expressions for name in expression.meta.root_names()}
-        kept = max(bounds.bars, bounds.leader) + bounds.decided
+        kept = max(max(bounds.bars, bounds.leader) + bounds.decided, setting.bars_kept)
+        read |= {"open", "high", "low", "close"} if setting.bars_kept else set()
         self.bars = Bars(symbol, grid.interval, kept, read, setting.counts)
         self.trades = Trades(symbol, setting.counts)
         self.row: pl.DataFrame | None = None
         self.rows: pl.DataFrame | None = None
+        self.new_books: Known | None = None
         self._snapshots: Snapshots | None = None
         self._book = Book(plan.feature_set, bounds.book + bounds.decided)
         self._mid_bars = MidBars(self.bars, grid.interval)
@@ -146,6 +151,7 @@ class Contract:
     def _take_in(self, decided_us: int) -> None:
         setting = self._setting
         new = None if self._snapshots is None else self._snapshots.take(decided_us)
+        self.new_books = new
         trades = self.trades.take(decided_us)
         self._has_traded = self._has_traded or bool(trades)
         if new is not None and len(new):

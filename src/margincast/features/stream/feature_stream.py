@@ -26,6 +26,7 @@ from margincast.features.stream.contract import Contract, Setting
 from margincast.features.stream.counts import Counts
 from margincast.features.stream.history import History
 from margincast.features.stream.leader import Leader
+from margincast.features.stream.snapshots import Known
 from margincast.features.stream.states import States
 from margincast.specs.features import FeatureSet
 
@@ -52,6 +53,7 @@ class FeatureStream:
         feature_set: FeatureSet,
         tables: Collection[str],
         book_known_after: timedelta | None = None,
+        bars_kept: int = 0,
     ) -> None:
         """Start without history.
 
@@ -61,6 +63,7 @@ class FeatureStream:
                 Without ``bars``, bars are those of the book's mid price.
             book_known_after: time from a snapshot's ``ts`` until it can have been known, where it
                 does not say when it was received; needed for ``book``.
+            bars_kept: bars of each contract to keep at least, for :meth:`last_bars`.
 
         Raises:
             InputError: a table is not one, neither bars nor book are given, or the set is wrong.
@@ -95,6 +98,7 @@ class FeatureStream:
             mid_bars="bars" not in tables,
             book_known_after=book_known_after or timedelta(0),
             counts=self._counts,
+            bars_kept=bars_kept,
         )
         self._leader = Leader(self._setting)
         self._states = States(bounds.states, tenors_in(self._leader.read), self._counts)
@@ -110,6 +114,7 @@ class FeatureStream:
         book_known_after: timedelta | None = None,
         *,
         bars_of_book: bool = False,
+        bars_kept: int = 0,
     ) -> Self:
         """Start where a batch has come to.
 
@@ -119,6 +124,7 @@ class FeatureStream:
             decided_at: the last decision; updates go on after it.
             book_known_after: see :class:`FeatureStream`.
             bars_of_book: whether bars are those of the book's mid price.
+            bars_kept: see :class:`FeatureStream`.
 
         Raises:
             InputError: see :class:`FeatureStream`; or the decision is off the grid.
@@ -126,7 +132,7 @@ class FeatureStream:
         given = {"book": sources.books, "trades": sources.trades}
         tables = [name for name, table in given.items() if table is not None]
         tables += [*([] if bars_of_book else ["bars"]), *sources.states]
-        stream = cls(feature_set, tables, book_known_after)
+        stream = cls(feature_set, tables, book_known_after, bars_kept)
         decided_us = stream._decision(decided_at)
         setting = stream._setting
         history = History(setting.plan, setting.bounds, sources, instant(decided_us))
@@ -234,6 +240,32 @@ class FeatureStream:
         if not parts:
             return pl.DataFrame(schema=self._schema())
         return one_decision(plan, parts[0] if len(parts) == 1 else pl.concat(parts))
+
+    def last_bars(self, symbol: str, rows: int) -> pl.DataFrame | None:
+        """Give regular bars of a contract, the last one closing at the last decision.
+
+        Args:
+            symbol: the contract.
+            rows: bars, at most ``bars_kept``; fewer at the contract's start.
+
+        Returns:
+            ``ts`` and the bars' columns that the set reads, open, high, low and close among them;
+            null where the bar is missing or stale. None for a contract without bars.
+        """
+        contract = self._contracts.get(symbol)
+        if contract is None or contract.bars.first_us is None:
+            return None
+        return contract.bars.frame(self._decided_us, rows)
+
+    def new_books(self, symbol: str) -> Known | None:
+        """Give the snapshots that the last decision was the first to know, sound ones alone."""
+        contract = self._contracts.get(symbol)
+        return None if contract is None else contract.new_books
+
+    def awaits_bar(self, symbol: str, decided_at: datetime) -> bool:
+        """Say whether the bar that closes at a coming decision was not given yet."""
+        contract = self._contracts.get(symbol)
+        return contract is None or not contract.bars.came(microseconds(decided_at))
 
     def _fill(self, history: History, decided_us: int) -> None:
         for symbol, bars in history.bars.items():
