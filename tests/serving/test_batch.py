@@ -112,7 +112,7 @@ def scored(
         at=at,
         books=books or {},
         origin=ORIGIN,
-    )
+    ).levels
 
 
 def test_every_row_is_the_margin_level_of_its_contract_side_and_tier():
@@ -161,7 +161,7 @@ def test_the_margin_of_tonight_is_the_one_a_backtest_replays(notice):
         books={},
         origin=ORIGIN,
         history=history,
-    )
+    ).levels
     assert {"long-run cap", "hold"} <= set(levels["binding_rule"])
     forecast = forecaster.predict({480: panel})[480]
     for tier in (1, 2, 3):
@@ -194,7 +194,7 @@ def test_the_horizon_of_the_policy_is_used_in_order_with_the_others():
                 dict.fromkeys(forecasters, panel)
             ),
             policy, SCHEDULE, at=AT, books={}, origin=ORIGIN,
-        )  # fmt: skip
+        ).levels  # fmt: skip
         found[minutes] = set(levels["forecast"])
     # a day asks for less than eight hours, so eight hours take the lesser
     assert found == {480: {0.03, 0.06}, 60: {0.02, 0.04}}
@@ -235,7 +235,7 @@ def test_a_contract_with_an_infinite_feature_falls_back_alone_whatever_the_model
         at=AT,
         books={},
         origin=ORIGIN,
-    ).set_index("symbol")
+    ).levels.set_index("symbol")
     assert (levels.loc["BTCUSDT", "status"] == "ok").all()
     assert (levels.loc["XRPUSDT", "status"] == "fallback").all()
     assert levels.loc["XRPUSDT", "reason"].str.contains("forecast not known").all()
@@ -284,7 +284,7 @@ def test_an_order_of_contracts_changes_nothing_but_the_order():
 def test_a_fallback_is_the_base_schedule_as_it_stands():
     levels = score_fallback(
         {"FTTUSDT": "delisted", "BTCUSDT": "no champion"}, POLICY, SCHEDULE, at=AT, origin=ORIGIN
-    )
+    ).levels
     made = scored(decisions(BTCUSDT=0.04))
     assert list(levels.columns) == list(made.columns)
     assert list(levels.dtypes) == list(made.dtypes)
@@ -391,7 +391,7 @@ def test_what_stands_beside_the_maintenance_margin():
         books={},
         origin=ORIGIN,
         open_interest={"BTCUSDT": Held(1.5e8, timedelta(hours=1), math.nan)},
-    ).set_index(["symbol", "side", "tier"])
+    ).levels.set_index(["symbol", "side", "tier"])
     # The 0.995 forecast of TwiceForShorts is half as much again: 6 %, and 0.17 % cost, 6.2 % on the
     # grid, is less than 1.5 x the MMR of 4.6 %; a quarter of the way to 1: 0.069 + 0.23275
     first = levels.loc[("BTCUSDT", "long", 1)]
@@ -432,7 +432,9 @@ def test_an_initial_forecast_that_the_champion_does_not_make_is_refused(override
 
 
 def test_a_fallback_for_want_of_a_champion_opens_as_if_open_interest_were_unknown():
-    levels = score_fallback({"BTCUSDT": "no champion"}, BESIDE, SCHEDULE, at=AT, origin=ORIGIN)
+    levels = score_fallback(
+        {"BTCUSDT": "no champion"}, BESIDE, SCHEDULE, at=AT, origin=ORIGIN
+    ).levels
     first = levels.iloc[0]
     # base IMR 0.8 %: half of the way to 1
     assert (first["imr"], first["fee_multiplier"]) == (0.504, 1.0)
@@ -463,7 +465,9 @@ def test_fees_follow_the_forecasts_since_the_model_was_fitted():
             books={},
             origin=ORIGIN,
             history=history,
-        )["fee_multiplier"].iloc[0]
+        )
+        .levels["fee_multiplier"]
+        .iloc[0]
         for rows in (np.arange(1), np.arange(2), np.arange(3))
     ]
     # shorts: 0.08 / 0.081, 0.152 / 0.081 = 1.88, and 0.14 / 0.081 = 1.73, within a tenth of 1.9

@@ -27,6 +27,7 @@ from margincast.cli.options import (
     finish,
 )
 from margincast.cli.override import override_app
+from margincast.cli.publications import ByOption, publications_app
 from margincast.cli.schedule import schedule_app
 from margincast.cli.tiers import tiers
 from margincast.core.errors import MargincastError
@@ -44,6 +45,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(schedule_app, name="schedule")
 app.add_typer(override_app, name="override")
+app.add_typer(publications_app, name="publications")
 
 INTERRUPTED = 130
 CONTINUED = {"demo", "train", "backtest", "sync", "data ingest", "data fetch"}
@@ -235,11 +237,21 @@ def score(
         ),
     ] = None,
     cache: CacheOption = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Put the levels in force; needs --reason.")
+    ] = False,
+    reason: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Why they are published, for the record."),
+    ] = None,
+    by: ByOption = None,
 ) -> None:
-    """Turn the champion's latest forecasts into margin_levels.parquet."""
+    """Turn the champion's latest forecasts into margin_levels.parquet; publish them if asked."""
+    if publish != (reason is not None):
+        raise typer.BadParameter("--publish and --reason TEXT go together")
     from margincast.jobs import score as job
 
-    result = job.run(spec, data, out, overrides or [], at=at, cache=cache)
+    result = job.run(spec, data, out, overrides or [], at=at, cache=cache, reason=reason, by=by)
     if result.problem:
         typer.echo(f"no champion: {result.problem}", err=True)
     finish(not result.problem)

@@ -46,10 +46,18 @@ class LedgerError(InputError):
     """The promotion ledger does not verify; names the first line that was changed."""
 
 
+class PublicationError(InputError):
+    """A publication is incomplete, of another format, or was changed after it was made."""
+
+
 class CheckFailedError(MargincastError):
     """A gate or a check said no: the command worked, the answer is negative (exit code 1)."""
 
     exit_code = 1
+
+
+class PublishedMeanwhileError(CheckFailedError):
+    """Somebody else published first: the table does not follow what is in force now."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,8 @@
-"""``margincast score``: the champion on the latest data, as a table of margin levels."""
+"""``margincast score``: the champion on the latest data, as a table of margin levels.
+
+Responsible for the proposal that a venue may publish, and for saying what it would change. Nothing
+is in force until it is published.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +16,7 @@ from margincast.data.writing import write_table
 from margincast.jobs.by_hand import overrides_in_force, say_unused
 from margincast.jobs.console import output, say
 from margincast.jobs.moment import moment_of
+from margincast.jobs.publish import Proposal, publish, say_changes
 from margincast.jobs.setting import Setting
 from margincast.jobs.situation import (
     NoChampionError,
@@ -24,6 +29,8 @@ from margincast.jobs.tables import margin_table
 from margincast.margin.schedule import require_policy_fits
 from margincast.serving.batch import Origin, latest_forecasts, policy_hash, score_fallback
 from margincast.serving.champion import resolve_champion
+from margincast.serving.publications.publication import Publication
+from margincast.serving.publications.store import store_of
 from margincast.serving.registry import Registry
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
@@ -38,6 +45,8 @@ class Scoring:
     path: Path
     problem: str
     """Why there is no forecast at all; empty when there is one."""
+    publication: Publication | None = None
+    """Under which number it was published; None where it was not."""
 
 
 def run(
@@ -48,6 +57,8 @@ def run(
     *,
     at: str | None = None,
     cache: str | None = None,
+    reason: str | None = None,
+    by: str | None = None,
 ) -> Scoring:
     """Score the latest data with the champion and write ``margin_levels.parquet``.
 
@@ -63,6 +74,12 @@ def run(
             training spec says its data lies, the others change the policy.
         at: moment of use, or ``now``; the newest time in the data when absent.
         cache: folder of built features to read, or ``none``; that of the workspace when absent.
+        reason: why the table is published; None publishes nothing.
+        by: who publishes; the user if not given.
+
+    Raises:
+        PublishedMeanwhileError: somebody else published in the meantime; the table is written.
+        InputError: data, policy or schedule cannot be used, or the table cannot be published.
     """
     of_data = [text for text in overrides if text.startswith("data.")]
     policy = load_spec(spec, MarginPolicy, [text for text in overrides if text not in of_data])
@@ -73,9 +90,12 @@ def run(
     require_policy_fits(policy, schedule)
     moment = None if at is None else moment_of(at)
     by_hand = overrides_in_force(setting.workspace, policy, moment)
-    problem = ""
+    store = store_of(setting.workspace, policy.name)
+    last = store.latest()
+    problem = digest = ""
     try:
         situation = _situation(policy, setting, of_data)
+        digest = situation.model.bundle.manifest.digest
         at_moment = moment or situation.newest
         _say_what_there_is(situation, at_moment)
         decisions = situation.decisions_at(at_moment)
@@ -83,19 +103,31 @@ def run(
         model, version = policy.model.registered_model, situation.model.version
         made = latest_forecasts(decisions.unseen, forecasts, model, version)
         write_table(made, setting.out / "latest_forecasts.parquet")
-        levels = situation.levels_at(
-            at_moment, policy, schedule, by_hand, decisions, forecasts=forecasts
+        scored = situation.scored_at(
+            at_moment,
+            policy,
+            schedule,
+            by_hand,
+            decisions,
+            forecasts=forecasts,
+            before=store.before(at_moment),
         )
     except NoChampionError as error:
         problem = str(error)
-        levels = score_fallback(
-            dict.fromkeys(named_by(schedule), problem),
+        at_moment = moment or pd.Timestamp.now("UTC").to_pydatetime()
+        before = store.before(at_moment)
+        scored = score_fallback(
+            dict.fromkeys(
+                named_by(schedule) | set(() if before is None else before.symbols), problem
+            ),
             policy,
             schedule,
-            at=moment or pd.Timestamp.now("UTC").to_pydatetime(),
+            at=at_moment,
             origin=Origin("none", "none", policy_hash(policy, schedule)),
             overrides=by_hand,
+            past=None if before is None else before.remembered,
         )
+    levels = scored.levels
     say_unused(by_hand, levels)
     path = setting.out / "margin_levels.parquet"
     write_table(levels, path)
@@ -103,10 +135,14 @@ def run(
     fallback = int((levels["status"] == "fallback").sum())
     if fallback:
         reasons = levels.loc[levels["status"] == "fallback", "reason"].value_counts()
-        for reason, count in reasons.head(5).items():
-            say(f"{count} of {len(levels)} levels fall back: {reason}")
+        for said, count in reasons.head(5).items():
+            say(f"{count} of {len(levels)} levels fall back: {said}")
     output.print(f"margin levels: {path}", soft_wrap=True)
-    return Scoring(levels, path, problem)
+    proposal = Proposal(scored, policy, schedule, by_hand, digest, last)
+    say_changes(proposal)
+    if reason is None:
+        return Scoring(levels, path, problem)
+    return Scoring(levels, path, problem, publish(proposal, store, reason=reason, by=by))
 
 
 def _situation(policy: MarginPolicy, setting: Setting, data_overrides: Sequence[str]) -> Situation:

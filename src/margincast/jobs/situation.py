@@ -24,14 +24,15 @@ from margincast.models.catalogue import LOADERS
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.batch import (
     Origin,
+    Scored,
     latest_rows,
     policy_hash,
     require_answers,
     require_feature_set,
     score,
-    score_fallback,
 )
 from margincast.serving.bundle import Bundle, read_bundle
+from margincast.serving.publications.publication import Publication
 from margincast.serving.registry import RegisteredVersion
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import apply_overrides, validate_spec
@@ -44,6 +45,7 @@ from margincast.training.targets import outcome_table
 
 NO_DATA = "no data for this contract, which the model was trained on"
 NOT_KNOWN = "no data for this contract, which the base schedule names"
+NOT_IN_DATA = "no data for this contract, which was published before"
 
 
 class NoChampionError(CheckFailedError):
@@ -171,11 +173,46 @@ class Situation:
         Raises:
             InputError: there is no data at or before the moment.
         """
+        return self.scored_at(
+            at, policy, schedule, overrides, decisions, forecasts=forecasts
+        ).levels
+
+    def scored_at(
+        self,
+        at: datetime,
+        policy: MarginPolicy,
+        schedule: BaseSchedule,
+        overrides: Sequence[Override] = (),
+        decisions: Decisions | None = None,
+        *,
+        forecasts: dict[int, TailForecast] | None = None,
+        before: Publication | None = None,
+    ) -> Scored:
+        """Return the margin levels of a moment with all that they were made of.
+
+        Args:
+            at: see :meth:`levels_at`, and so on.
+            policy: the margin policy.
+            schedule: its base schedule.
+            overrides: margins set by hand.
+            decisions: of the moment.
+            forecasts: of these decisions.
+            before: the last publication before the moment: its margins are remembered, and none of
+                its contracts is left without a margin.
+
+        Raises:
+            InputError: there is no data at or before the moment.
+        """
         decisions = decisions or self.decisions_at(at)
         origin = Origin(
             self.model.version, self.model.feature_set.digest(), policy_hash(policy, schedule)
         )
-        levels = score(
+        undecided = self._undecided(schedule)
+        if before is not None:
+            undecided = dict.fromkeys(before.symbols, NOT_IN_DATA) | undecided
+        for symbol in self.known_at(at)["symbol"].unique():
+            undecided.pop(symbol, None)
+        return score(
             decisions.unseen,
             forecasts or self.forecasts_of(decisions),
             policy,
@@ -186,16 +223,9 @@ class Situation:
             history=decisions.all[policy.model.horizon // timedelta(minutes=1)],
             overrides=overrides,
             open_interest=open_interest_at(policy, self.places, self.root, self.market.bars, at),
+            undecided=undecided,
+            past=None if before is None else before.remembered,
         )
-        undecided = self._undecided(schedule)
-        for symbol in self.known_at(at)["symbol"].unique():
-            undecided.pop(symbol, None)
-        if undecided:
-            others = score_fallback(
-                undecided, policy, schedule, at=at, origin=origin, overrides=overrides
-            )
-            levels = pd.concat([levels, others])
-        return levels.sort_values(["symbol", "side", "tier"], ignore_index=True)
 
     def _undecided(self, schedule: BaseSchedule) -> dict[str, str]:
         """Say of every contract why it would have no decision."""

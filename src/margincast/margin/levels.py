@@ -16,7 +16,7 @@ import pandas as pd
 
 from margincast.core.errors import InputError
 from margincast.core.types import SIDES, FloatArray, Side
-from margincast.margin.background import Background
+from margincast.margin.background import Background, Remembered
 from margincast.margin.beside_maintenance import (
     BASE_IN_FORCE,
     InitialInputs,
@@ -25,8 +25,10 @@ from margincast.margin.beside_maintenance import (
 )
 from margincast.margin.chain import RULES, STEPS, Chain, Inputs, advance
 from margincast.margin.explanation import Facts, sentence, step_column, steps_of
+from margincast.margin.level_inputs import LevelInputs, MadeLevels
 from margincast.margin.liquidation_cost import Book, liquidation_costs
 from margincast.margin.maintenance import maintenance_amounts_of_all, maintenance_margin_usd
+from margincast.margin.notice import InForce
 from margincast.margin.override import Override, columns_of, overridden
 from margincast.margin.parameters import Parameters
 from margincast.margin.policy import (
@@ -95,25 +97,18 @@ def margin_levels(
           ``open_interest_share`` (of the way of the IMR to 1), ``fee_multiplier``.
     """
     unknown = np.full(len(rows.symbols), np.nan)
-    by_side = np.stack([forecasts.get(side, unknown) for side in SIDES], axis=1)
     costs, cost_reasons = costs_of(rows, policy, books or {})
-    last = costs[rows.last].reshape(by_side.shape)
-    problems = _problems(by_side, last, data_age, policy)
-    wanted = by_side
-    if policy.forecast.sides == "larger":
-        wanted = np.broadcast_to(by_side.max(axis=1, keepdims=True), by_side.shape)
-    good = problems == ""
-    return _table(
-        rows,
-        policy,
-        forecast=np.where(good, wanted, by_side).ravel(),
-        problems=problems.ravel(),
-        costs=costs,
-        cost_reasons=cost_reasons,
-        background=background,
-        overrides=overrides,
-        initial=initial,
+    inputs = LevelInputs(
+        rows.symbols,
+        np.stack([forecasts.get(side, unknown) for side in SIDES], axis=1),
+        background.at - np.asarray(data_age, dtype="timedelta64[us]"),
+        np.full(len(rows.symbols), "", dtype=object),
+        costs,
+        cost_reasons,
+        background,
+        initial or InitialInputs.unknown(len(rows.symbols), policy),
     )
+    return levels_of(rows, inputs, policy, overrides).table
 
 
 def fallback_levels(
@@ -132,18 +127,36 @@ def fallback_levels(
         background: the moment, and what was published last.
         overrides: margins set by hand that are in force, oldest first.
     """
-    problems = np.repeat(np.array(reasons, dtype=object), len(SIDES))
-    unknown = np.full(len(rows), np.nan)
-    return _table(
+    inputs = LevelInputs.unknown(rows, np.array(reasons, dtype=object), background, policy)
+    return levels_of(rows, inputs, policy, overrides).table
+
+
+def levels_of(
+    rows: TierRows, inputs: LevelInputs, policy: MarginPolicy, overrides: Sequence[Override]
+) -> MadeLevels:
+    """Return the margin levels of recorded inputs: the one road to a table, also to an old one.
+
+    Args:
+        rows: of the contracts, from the schedule.
+        inputs: of the same contracts and rows.
+        policy: the margin policy.
+        overrides: margins set by hand that are in force, oldest first.
+
+    Returns:
+        The table of :func:`margin_levels`, and what it leaves behind.
+    """
+    by_side = inputs.forecasts
+    problems = _problems(rows, inputs, policy)
+    wanted = by_side
+    if policy.forecast.sides == "larger":
+        wanted = np.broadcast_to(by_side.max(axis=1, keepdims=True), by_side.shape)
+    return _made(
         rows,
         policy,
-        forecast=np.full(len(problems), np.nan),
-        problems=problems,
-        costs=unknown,
-        cost_reasons=np.full(len(rows), "", dtype=object),
-        background=background,
+        forecast=np.where(problems == "", wanted, by_side).ravel(),
+        problems=problems.ravel(),
+        inputs=inputs,
         overrides=overrides,
-        initial=None,
     )
 
 
@@ -186,21 +199,20 @@ def costs_of(
     )
 
 
-def _problems(
-    by_side: FloatArray,
-    last_costs: FloatArray,
-    data_age: npt.NDArray[np.timedelta64],
-    policy: MarginPolicy,
-) -> Texts:
+def _problems(rows: TierRows, inputs: LevelInputs, policy: MarginPolicy) -> Texts:
     """Say why no margin can be made of a contract's side, shape (C, S); empty where one can."""
+    by_side = inputs.forecasts
+    last_costs = inputs.costs[rows.last].reshape(by_side.shape)
     good = (by_side > 0.0) & (by_side <= policy.forecast.largest_plausible)
     if policy.forecast.sides == "larger":
         good &= good.all(axis=1, keepdims=True)
-    age = np.asarray(data_age, dtype="timedelta64[us]")
-    good &= ((age >= np.timedelta64(0)) & (age <= policy.staleness.max_data_age))[:, None]
+    age = inputs.background.at - inputs.data_as_of
+    good &= ((age >= np.timedelta64(0)) & (age <= np.timedelta64(policy.staleness.max_data_age)))[
+        :, None
+    ]
     good &= (last_costs >= 0.0) & (last_costs <= policy.limits.mmr_cap)
-    problems = np.full(by_side.shape, "", dtype=object)
-    for contract, number in np.argwhere(~good).tolist():
+    problems = np.repeat(inputs.reasons[:, None], len(SIDES), axis=1)
+    for contract, number in np.argwhere(~good & (problems == "")).tolist():
         sides = SIDES if policy.forecast.sides == "larger" else (SIDES[number],)
         own = dict(zip(SIDES, by_side[contract].tolist(), strict=True))
         of_forecast = (
@@ -217,32 +229,25 @@ def _problems(
     return problems
 
 
-def _table(
+def _made(
     rows: TierRows,
     policy: MarginPolicy,
     *,
     forecast: FloatArray,
     problems: Texts,
-    costs: FloatArray,
-    cost_reasons: Texts,
-    background: Background,
+    inputs: LevelInputs,
     overrides: Sequence[Override],
-    initial: InitialInputs | None,
-) -> pd.DataFrame:
+) -> MadeLevels:
     """Make the table; forecasts and problems have an entry a contract's side."""
+    background = inputs.background
     problem = problems[rows.group]
     fallback = problem != ""
     shown = forecast[rows.group]
-    inputs = Inputs(
-        np.where(fallback, np.nan, shown),
-        costs,
-        rows.base_mmr,
-        background.long_run,
-        background.stressed,
-    )
-    _, chain = advance(background.memory, inputs, background.at, Parameters.of(policy))
+    used = np.where(fallback, np.nan, shown)
+    of_chain = Inputs(used, inputs.costs, rows.base_mmr, background.long_run, background.stressed)
+    memory, chain = advance(background.memory, of_chain, background.at, Parameters.of(policy))
     after = dict(zip(STEPS, chain.values, strict=True))  # an array of the chain
-    costs = np.where(chain.fallback, np.nan, costs)
+    costs = np.where(chain.fallback, np.nan, inputs.costs)
     mmr, behind = overridden(rows, chain, costs, policy, overrides)
     rules = np.array(RULES, dtype=object)[chain.rules()]
     rules[mmr != chain.mmr] = "override"
@@ -253,10 +258,10 @@ def _table(
         (rules == "fallback") & ~kept,
         problem,
         costs=costs,
-        initial=initial or InitialInputs.unknown(len(rows.symbols), policy),
+        initial=inputs.initial,
         policy=policy,
     )
-    effective, charged = _in_force(chain, mmr, behind, background, policy)
+    effective, charged, in_force = _in_force(chain, mmr, behind, background, policy)
     columns: dict[str, Any] = {
         "symbol": np.array(rows.symbols, dtype=object)[rows.contract],
         "side": np.array(SIDES, dtype=object)[rows.side],
@@ -272,7 +277,7 @@ def _table(
         "multiplier": mmr / rows.base_mmr,
         "forecast": shown,
         "liquidation_cost": costs,
-        "liquidation_cost_reason": cost_reasons,
+        "liquidation_cost_reason": inputs.cost_reasons,
         "base_mmr": rows.base_mmr,
         "long_run_rate": background.long_run,
         "stressed_rate": background.stressed,
@@ -295,23 +300,23 @@ def _table(
     by_hand = rules == "override"
     reasons[by_hand] = np.array([one.sentence for one in overrides], dtype=object)[behind[by_hand]]
     columns |= {"reason": reasons, "imr_reason": opening.reason, **opening.columns}
-    columns |= fee_column(
-        rows, inputs.forecast, background.long_run, background.fee_multiplier, policy
-    )
-    return pd.DataFrame(columns)
+    columns |= fee_column(rows, used, background.long_run, background.fee_multiplier, policy)
+    fees = columns.get("fee_multiplier", background.fee_multiplier)
+    return MadeLevels(pd.DataFrame(columns), Remembered(memory, in_force, fees))
 
 
 def _in_force(
     chain: Chain, mmr: FloatArray, behind: Numbers, background: Background, policy: MarginPolicy
-) -> tuple[pd.DatetimeIndex, FloatArray]:
-    """Return from when each rate is in force, and what is charged at its publication.
+) -> tuple[pd.DatetimeIndex, FloatArray, InForce]:
+    """Return from when each rate is in force, what is charged at its publication, and the rest.
 
     A fallback, a contract's first margin and an override wait for nothing.
     """
     at, in_force = background.at, background.in_force
     at_once = chain.fallback | np.isnan(background.memory.limited)
     waits = in_force.waits(chain.mmr, at, policy, at_once=at_once)
-    charged = in_force.publish(chain.mmr, at, policy, at_once=at_once).mmr
+    # an override leaves no trace in what is remembered
+    after = in_force.publish(chain.mmr, at, policy, at_once=at_once)
     waits[behind >= 0] = 0
     effective = pd.DatetimeIndex((at + waits).astype("datetime64[us]")).tz_localize("UTC")
-    return effective, np.where(behind >= 0, mmr, charged)
+    return effective, np.where(behind >= 0, mmr, after.mmr), after

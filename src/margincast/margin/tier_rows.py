@@ -93,3 +93,32 @@ def tier_rows(symbols: Sequence[str], schedule: BaseSchedule, policy: MarginPoli
         np.arange(len(group)) - start + 1,
         *values,
     )
+
+
+def places_in(earlier: TierRows, rows: TierRows) -> Numbers:
+    """Return where every row was among those of an earlier table, shape (k,).
+
+    Tiers may have changed since: a row was where the first dollar above its floor was, above the
+    last tier in that.
+
+    Args:
+        earlier: rows of the earlier table.
+        rows: of this one.
+
+    Returns:
+        Places, -1 where the contract had no rows.
+    """
+    start = np.flatnonzero(earlier.first)
+    group_of = {symbol: number * len(SIDES) for number, symbol in enumerate(earlier.symbols)}
+    found = np.full(len(rows), -1, dtype=np.intp)
+    at = 0
+    for symbol, tiers in zip(rows.symbols, rows.tiers, strict=True):
+        group = group_of.get(symbol)
+        if group is not None:
+            caps = [tier.cap_usd for tier in earlier.tiers[group // len(SIDES)][:-1]]
+            own = np.searchsorted(caps, [tier.floor_usd for tier in tiers], side="right")
+            for side in range(len(SIDES)):
+                first = at + side * len(tiers)
+                found[first : first + len(tiers)] = start[group + side] + own
+        at += len(SIDES) * len(tiers)
+    return found

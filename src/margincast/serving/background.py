@@ -1,25 +1,32 @@
 """What every contract brings along to the margin of tonight: the policy's memory and references.
 
-The memory is not stored. It follows from the forecasts since the model was fitted, put through the
-same loop as in a backtest, so that a margin depends on recorded inputs only and can be computed
+Responsible for what a margin hangs on beside tonight's forecast. Once margins are published the
+memory is that of the last publication, recorded with it; before, it follows from the forecasts
+since the model was fitted. Either way a margin depends on recorded inputs only and can be computed
 again.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from margincast.core.types import SIDES
-from margincast.margin.background import Background
+from margincast.margin.background import Background, Remembered
 from margincast.margin.chain import Memory
 from margincast.margin.fees import fee_multipliers, fee_need
 from margincast.margin.levels import costs_of
 from margincast.margin.notice import InForce
 from margincast.margin.parameters import Parameters
+from margincast.margin.reference import References
 from margincast.margin.tier_rows import TierRows
 from margincast.margin.timeline import Forecasts, Rows, inputs_at, through_time
 from margincast.models.protocol import Panel, TailForecast
 from margincast.specs.serving import MarginPolicy
 from margincast.training.policy_inputs import references_of, wanted_of
+
+Past = Callable[[TierRows], Remembered]
+"""Says of some rows what their last publication left behind."""
 
 
 def background_at(
@@ -30,8 +37,12 @@ def background_at(
     policy: MarginPolicy,
     rows: TierRows,
     history: Panel | None,
+    past: Past | None = None,
 ) -> Background:
     """Return the background of rows of a panel's contracts.
+
+    What the policy remembers is what the last publication left behind. Before the first one it is
+    made of the forecasts since the model was fitted, put through the same loop as in a backtest.
 
     There is no record of order books: a policy that walks the book is taken to have charged what
     it says of depth that is not shown.
@@ -43,21 +54,43 @@ def background_at(
         policy: the margin policy.
         rows: of the panel's contracts, sorted by name.
         history: outcomes for long-run rates; None where they are not known.
+        past: what was published before the moment; None where nothing was.
     """
     names = panel.frame["symbol"].to_numpy(dtype=str)
     contract_of = np.searchsorted(np.array(rows.symbols, dtype=str), names)
-    past = panel.decided < at
+    past_rows = panel.decided < at
     # the rates of the month hold also for whoever has no past
-    moments = np.append(panel.decided[past], at)
+    moments = np.append(panel.decided[past_rows], at)
+    if past is not None:
+        # earlier months say nothing any more; what was first known in this one still counts
+        month = at.astype("datetime64[M]").astype("datetime64[us]")
+        moments = np.array([max(month, moments[0])])
     references = (
         None if history is None else references_of(history, rows.symbols, SIDES, moments, policy)
     )
-    wanted = wanted_of(forecast, SIDES, policy)
     layout, place = _layout(rows, policy)
-    memory, in_force = Memory.blank(len(layout.cost)), InForce.blank(len(layout.cost))
-    fees = np.full(len(rows.symbols), np.nan)
+    known = inputs_at(at, np.full(len(layout.cost), np.nan), layout, references)
+    if past is not None:
+        remembered = past(rows)
+    else:
+        forecasts = Forecasts(
+            panel.decided[past_rows],
+            contract_of[past_rows],
+            wanted_of(forecast, SIDES, policy)[:, past_rows],
+        )
+        remembered = _as_backtested(forecasts, layout, policy, references).rows(place)
+    return Background.of(at, remembered, known.long_run[place], known.stressed[place])
+
+
+def _as_backtested(
+    forecasts: Forecasts, layout: Rows, policy: MarginPolicy, references: References | None
+) -> Remembered:
+    """Return what the policy would remember had it published the forecasts of the past."""
+    rows = len(layout.cost)
+    memory, in_force = Memory.blank(rows), InForce.blank(rows)
+    fees = np.full(layout.contracts, np.nan)
     for moment in through_time(
-        Forecasts(panel.decided[past], contract_of[past], wanted[:, past]),
+        forecasts,
         layout,
         Parameters.of(policy),
         references=references,
@@ -73,15 +106,7 @@ def background_at(
                 rates = references.long_run[month].reshape(len(SIDES), -1)
                 used = moment.published.values[0][: rates.size].reshape(rates.shape)
                 fees = fee_multipliers(fee_need(used, rates), fees, policy.fees)
-    known = inputs_at(at, np.full(len(layout.cost), np.nan), layout, references)
-    return Background(
-        at,
-        memory.rows(place),
-        in_force.rows(place),
-        known.long_run[place],
-        known.stressed[place],
-        fees[rows.contract],
-    )
+    return Remembered(memory, in_force, np.tile(fees, rows // max(layout.contracts, 1)))
 
 
 def _layout(rows: TierRows, policy: MarginPolicy) -> tuple[Rows, npt.NDArray[np.intp]]:

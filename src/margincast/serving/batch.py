@@ -14,15 +14,16 @@ import pandas as pd
 
 from margincast.core.errors import CheckFailedError
 from margincast.core.types import SIDES, FloatArray, Side
-from margincast.margin.background import Background
+from margincast.margin.background import Background, Remembered
 from margincast.margin.beside_maintenance import InitialInputs
-from margincast.margin.levels import fallback_levels, margin_levels
+from margincast.margin.level_inputs import LevelInputs
+from margincast.margin.levels import costs_of, levels_of
 from margincast.margin.liquidation_cost import Book
 from margincast.margin.open_interest import Held, open_interest_shares
 from margincast.margin.override import Override
-from margincast.margin.tier_rows import tier_rows
+from margincast.margin.tier_rows import Numbers, places_in, tier_rows
 from margincast.models.protocol import Panel, TailForecast
-from margincast.serving.background import background_at
+from margincast.serving.background import Past, background_at
 from margincast.serving.manifest import Manifest
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
@@ -35,6 +36,23 @@ class Origin:
     model_version: str
     feature_set_hash: str
     policy_hash: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Margin levels, and all that is needed to make them again or to go on from them.
+
+    Attributes:
+        levels: the ``margin_levels`` table.
+        inputs: what it was made of, beside policy, schedule and overrides.
+        after: what it leaves behind for the next one.
+        origin: what stands beside every number.
+    """
+
+    levels: pd.DataFrame
+    inputs: LevelInputs
+    after: Remembered
+    origin: Origin
 
 
 def policy_hash(policy: MarginPolicy, schedule: BaseSchedule) -> str:
@@ -93,7 +111,7 @@ def require_feature_set(built: str, manifest: Manifest) -> None:
         )
 
 
-def latest_rows(frame: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
+def latest_rows(frame: pd.DataFrame) -> Numbers:
     """Return the position of every contract's last decision, in the order of contracts."""
     order = np.lexsort((frame["ts"].to_numpy(), frame["symbol"].to_numpy(dtype=str)))
     symbols = frame["symbol"].to_numpy(dtype=str)[order]
@@ -113,7 +131,9 @@ def score(
     history: Panel | None = None,
     overrides: Sequence[Override] = (),
     open_interest: Mapping[str, Held] | None = None,
-) -> pd.DataFrame:
+    undecided: Mapping[str, str] | None = None,
+    past: Past | None = None,
+) -> Scored:
     """Turn the latest decision of every contract into margin levels.
 
     Args:
@@ -128,30 +148,126 @@ def score(
         history: outcomes that long-run rates are made of; without it they are not known.
         overrides: margins set by hand that are in force, oldest first.
         open_interest: of the contracts, for a policy with caps on it.
+        undecided: why there is no decision, by further contracts that need a margin too.
+        past: what was published before; without it the forecasts of the past stand for it.
 
     Returns:
-        The ``margin_levels`` table, sorted by contract, side and tier.
+        The ``margin_levels`` table, sorted by contract, side and tier, and what it was made of.
     """
     minutes = policy.model.horizon // timedelta(minutes=1)
-    panel = panels[minutes]
+    panel, predicted = panels[minutes], forecasts[minutes]
     newest = latest_rows(panel.frame)
-    predicted = forecasts[minutes]
     moment = _moment(at)
-    decisions = panel.frame.iloc[newest]
-    rows = tier_rows(decisions["symbol"].tolist(), schedule, policy)
-    background = background_at(moment, panel, predicted, policy=policy, rows=rows, history=history)
-    level = policy.model.level
-    levels = margin_levels(
-        rows,
-        {side: predicted.at(side, level)[newest] for side in predicted.sides},
-        policy,
-        data_age=moment - panel.decided[newest],
-        books=books,
-        background=background,
-        overrides=overrides,
-        initial=_initial(rows.symbols, forecasts, newest, policy, open_interest or {}),
+    undecided = undecided or {}
+    decided = tier_rows(panel.frame["symbol"].iloc[newest].tolist(), schedule, policy)
+    background = background_at(
+        moment, panel, predicted, policy=policy, rows=decided, history=history, past=past
     )
-    return _recorded(levels, decisions["ts"].iloc[rows.contract].reset_index(drop=True), origin)
+    symbols = sorted({*decided.symbols, *undecided})
+    rows = tier_rows(symbols, schedule, policy)
+    place = places_in(decided, rows)
+    of_contract = np.full(len(symbols), -1, dtype=np.intp)
+    of_contract[np.searchsorted(symbols, decided.symbols)] = np.arange(len(newest))
+    remembered = background.remembered.rows(place) if past is None else past(rows)
+    wanted = {side: predicted.at(side, policy.model.level)[newest] for side in predicted.sides}
+    costs, cost_reasons = costs_of(decided, policy, books)
+    inputs = LevelInputs(
+        rows.symbols,
+        _of_sides(wanted, of_contract),
+        np.where(of_contract >= 0, panel.decided[newest][of_contract], np.datetime64("NaT")),
+        np.array([undecided.get(symbol, "") for symbol in symbols], dtype=object),
+        _placed(costs, place),
+        np.where(place >= 0, cost_reasons[place], ""),
+        Background.of(
+            moment,
+            remembered,
+            _placed(background.long_run, place),
+            _placed(background.stressed, place),
+        ),
+        _initial(
+            rows.symbols,
+            forecasts,
+            newest,
+            of_contract,
+            policy=policy,
+            open_interest=open_interest or {},
+        ),
+    )
+    return levels_from(inputs, policy, schedule, origin, overrides)
+
+
+def _placed(values: FloatArray, place: Numbers) -> FloatArray:
+    """Return values at their places; NaN where the place is -1."""
+    return np.where(place >= 0, values[place], np.nan)
+
+
+def _of_sides(wanted: Mapping[Side, FloatArray], place: Numbers) -> FloatArray:
+    """Return values a side at their places, shape (k, S); NaN where there are none."""
+    unknown = np.full(len(place), np.nan)
+    columns = [_placed(wanted[side], place) if side in wanted else unknown for side in SIDES]
+    return np.stack(columns, axis=1)
+
+
+def score_fallback(
+    reasons: Mapping[str, str],
+    policy: MarginPolicy,
+    schedule: BaseSchedule,
+    *,
+    at: datetime,
+    origin: Origin,
+    overrides: Sequence[Override] = (),
+    past: Past | None = None,
+) -> Scored:
+    """Return the safe margins of contracts that cannot be forecast.
+
+    Each is the larger of the base schedule's and the one published last.
+
+    Args:
+        reasons: by contract, why it cannot.
+        policy: the margin policy.
+        schedule: the base schedule.
+        at: moment of use, UTC.
+        origin: what to record beside every number.
+        overrides: see :func:`score`.
+        past: see :func:`score`.
+    """
+    inputs = _undecided(reasons, policy, schedule, _moment(at), past)
+    return levels_from(inputs, policy, schedule, origin, overrides)
+
+
+def levels_from(
+    inputs: LevelInputs,
+    policy: MarginPolicy,
+    schedule: BaseSchedule,
+    origin: Origin,
+    overrides: Sequence[Override],
+) -> Scored:
+    """Return the ``margin_levels`` table of recorded inputs, to the last bit each time."""
+    rows = tier_rows(inputs.symbols, schedule, policy)
+    made = levels_of(rows, inputs, policy, overrides)
+    data_as_of = pd.DatetimeIndex(inputs.data_as_of[rows.contract]).tz_localize("UTC")
+    # beside every number what it was made from
+    levels = made.table.assign(data_as_of=data_as_of, **asdict(origin))
+    return Scored(levels, inputs, made.after, origin)
+
+
+def _undecided(
+    reasons: Mapping[str, str],
+    policy: MarginPolicy,
+    schedule: BaseSchedule,
+    moment: np.datetime64,
+    past: Past | None,
+) -> LevelInputs:
+    symbols = sorted(reasons)
+    rows = tier_rows(symbols, schedule, policy)
+    unknown = np.full(len(rows), np.nan)
+    remembered = Remembered.nothing(len(rows)) if past is None else past(rows)
+    return LevelInputs.unknown(
+        rows,
+        np.array([reasons[symbol] for symbol in symbols], dtype=object),
+        Background.of(moment, remembered, unknown, unknown),
+        policy,
+    )
 
 
 def latest_forecasts(
@@ -187,7 +303,9 @@ def latest_forecasts(
 def _initial(
     symbols: Sequence[str],
     forecasts: Mapping[int, TailForecast],
-    newest: "np.ndarray[tuple[int], np.dtype[np.intp]]",
+    newest: Numbers,
+    of_contract: Numbers,
+    *,
     policy: MarginPolicy,
     open_interest: Mapping[str, Held],
 ) -> InitialInputs:
@@ -195,51 +313,14 @@ def _initial(
     by_side: dict[Side, FloatArray] = {}
     if (other := policy.initial.forecast) is not None:
         made = forecasts[other.horizon // timedelta(minutes=1)]
-        by_side = {side: made.at(side, other.level)[newest] for side in made.sides}
+        by_side = {
+            side: _placed(made.at(side, other.level)[newest], of_contract) for side in made.sides
+        }
     section = policy.open_interest
     if section is None:
         return InitialInputs(by_side, None)
     return InitialInputs(by_side, open_interest_shares(symbols, open_interest, section))
 
 
-def score_fallback(
-    reasons: Mapping[str, str],
-    policy: MarginPolicy,
-    schedule: BaseSchedule,
-    *,
-    at: datetime,
-    origin: Origin,
-    overrides: Sequence[Override] = (),
-) -> pd.DataFrame:
-    """Return the base schedule for contracts that cannot be forecast.
-
-    Args:
-        reasons: by contract, why it cannot.
-        policy: the margin policy.
-        schedule: the base schedule.
-        at: moment of use, UTC.
-        origin: what to record beside every number.
-        overrides: see :func:`score`.
-    """
-    symbols = sorted(reasons)
-    rows = tier_rows(symbols, schedule, policy)
-    levels = fallback_levels(
-        rows,
-        policy,
-        [reasons[symbol] for symbol in symbols],
-        Background.none(len(rows), _moment(at)),
-        overrides,
-    )
-    return _recorded(levels, pd.Series(pd.NaT, levels.index), origin)
-
-
 def _moment(at: datetime) -> np.datetime64:
     return np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us")
-
-
-def _recorded(
-    levels: pd.DataFrame, data_as_of: "pd.Series[pd.Timestamp]", origin: Origin
-) -> pd.DataFrame:
-    """Write beside every number what it was made from."""
-    utc = pd.to_datetime(data_as_of, utc=True).dt.as_unit("us")
-    return levels.assign(data_as_of=utc, **asdict(origin))

@@ -93,7 +93,7 @@ def write_manifest(
         "kind": kind,
         "model_class": model_class,
         "metadata": asdict(metadata),
-        "libraries": _library_versions(),
+        "libraries": library_versions(_LIBRARIES),
         "files": files,
     }
     text = json_bytes({**body, "digest": digest_of(body)}, "metadata")
@@ -226,9 +226,10 @@ def _require_text(directory: Path, files: Iterable[str]) -> None:
             ) from error
 
 
-def _library_versions() -> dict[str, str]:
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of margincast and of some libraries."""
     found = {"margincast": __version__}
-    for name in _LIBRARIES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

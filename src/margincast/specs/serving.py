@@ -187,6 +187,13 @@ class Staleness(Spec):
     max_data_age: Duration
 
 
+class Changes(Spec):
+    """What somebody should look at before margins are published."""
+
+    notable: PositiveFloat
+    """Relative rise or fall from which the change of a level is flagged."""
+
+
 class MarginPolicy(Spec):
     """A margin policy, its sections in the order in which a margin passes them."""
 
@@ -210,6 +217,8 @@ class MarginPolicy(Spec):
     fees: Fees | None = None
     tiers: TierShape | None = None
     """Present: ``margincast tiers`` can make a base schedule from the margin curve."""
+    changes: Changes | None = None
+    """Present: changes since the last publication are flagged."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
