@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTS := OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	--no-loadscope-reorder
 
-.PHONY: demo test lint types architecture look-ahead check setup lock clean help
+.PHONY: demo test test-slow thorough lint types architecture look-ahead check setup lock clean help
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -24,7 +26,14 @@ demo: $(READY) ## the main job on the embedded simulated market
 
 test: $(READY) lint types architecture ## linters, types, architecture and the test suite
 	sh .ci/test-packages
-	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS) -m "not slow"
+
+test-slow: $(READY) ## tests with real browsers, clusters and killed processes
+	sh .ci/test-packages
+	$(TESTS) -m slow
+
+thorough: $(READY) ## the same properties on ten times as many random cases, other ones every time
+	HYPOTHESIS_PROFILE=thorough $(TESTS) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

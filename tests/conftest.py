@@ -10,14 +10,10 @@ from hypothesis import HealthCheck, settings
 from tests.postgres import PostgresServer, postgres_server
 
 # no deadlines and no complaint about slow generation: a busy machine is not a defect of the code
-settings.register_profile(
-    "default",
-    deadline=None,
-    derandomize=True,
-    max_examples=50,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("default")
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", calm, derandomize=True, max_examples=50)
+settings.register_profile("thorough", calm, derandomize=False, max_examples=300)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 from margincast.training.execution import cluster  # noqa: E402  # needs what was asked for above
 from margincast.training.execution.cluster_pool import ClusterPool  # noqa: E402  # likewise
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("margincast", "static", "ewma_fhs")
 
 # the workers cannot import a test

@@ -11,6 +11,8 @@ import pytest
 
 from margincast.data.store import STAGING, Store
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-c", "from margincast.cli import main; main()", "data", "ingest"]
 
 

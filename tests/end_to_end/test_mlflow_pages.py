@@ -21,6 +21,8 @@ from margincast.jobs.run_pages import ALL_MODELS, JOBS, LATEST, OVER_TIME
 from margincast.jobs.run_pages import views as experiment_views
 from margincast.training.tracking.pages import experiment_page, view_page
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("Chromium is not installed (.ci/test-packages does)", allow_module_level=True)

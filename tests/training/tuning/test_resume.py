@@ -17,6 +17,8 @@ from margincast.training.tuning.trials import counted
 from margincast.training.tuning.tune import tune_head
 from margincast.training.tuning.workers import LocalProcesses, OneThread
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 INPUTS = {"data": "the same"}
 # the sampler learns from the eleventh trial on: then it matters what it remembers
