@@ -14,6 +14,7 @@ from margincast.features.plan import FAMILIES
 from margincast.models.catalogue import LOADERS, OURS
 from margincast.specs.collateral import CollateralPolicy
 from margincast.specs.features import Grid
+from margincast.specs.monitor import Monitor
 from margincast.specs.schedule import Tier
 from margincast.specs.serving import MarginPolicy
 from margincast.specs.training import TrainingJob
@@ -132,6 +133,13 @@ def test_every_key_of_a_collateral_policy_is_explained() -> None:
     text = page("serving/README.md")
     expected = keys_of(CollateralPolicy)
     assert "assets.market.joint_tail" in expected
+    assert [key for key in expected if f"`{key}`" not in text] == []
+
+
+def test_every_key_of_a_monitor_is_explained() -> None:
+    text = page("serving/README.md")
+    expected = keys_of(Monitor)
+    assert "acting.jobs.alarms" in expected
     assert [key for key in expected if f"`{key}`" not in text] == []
 
 

@@ -4,6 +4,8 @@ import re
 from calendar import monthrange
 from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta
 
+import numpy as np
+
 _UNITS = {
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
@@ -75,6 +77,15 @@ def parse_instant(value: str | date | datetime) -> datetime:
     if value.tzinfo is None:
         return value.replace(tzinfo=UTC)
     return value.astimezone(UTC)
+
+
+def instant64(instant: datetime) -> np.datetime64:
+    """Return an instant as numpy keeps it: UTC without a zone, in microseconds.
+
+    >>> instant64(parse_instant("2023-01-01T08:00:00+02:00"))
+    np.datetime64('2023-01-01T06:00:00.000000')
+    """
+    return np.datetime64(instant.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 def format_minutes(minutes: int) -> str:

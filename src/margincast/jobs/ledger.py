@@ -24,7 +24,7 @@ from margincast.serving.standing import (
 )
 from margincast.training.tracking import StoreUnreachableError
 
-_UNUSUAL = {"refusal", "override", "withdrawal", "margin override"}
+_UNUSUAL = {"refusal", "override", "withdrawal", "margin override", "job start"}
 
 
 def show(workspace: Path, *, model: str | None, as_json: bool) -> None:

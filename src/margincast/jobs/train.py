@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from margincast.core.time import add_step
+from margincast.features.tables import readings_of
 from margincast.jobs.backtest import prepare, print_result, run_backtest
 from margincast.jobs.backtest_record import Backtest
 from margincast.jobs.console import output, say
@@ -38,6 +39,7 @@ from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel
 from margincast.serving.bundle import write_bundle
 from margincast.serving.manifest import BundleMetadata
+from margincast.serving.monitoring.distribution import SPEC, Distribution, distribution_of
 from margincast.specs.loading import load_spec
 from margincast.specs.training import TrainingJob
 from margincast.training.tracking import Tracker
@@ -114,7 +116,7 @@ def _train(job: TrainingJob, setting: Setting) -> Training:
         with usage.phase("importance"):
             log_importance(run, forecaster, histories, job.tracking.explained_decisions)
         runs = Runs(run.run_id, model_runs[OURS])
-        registered = _register(workload, forecaster, result, tracker, runs)
+        registered = _register(workload, histories, forecaster, result, tracker=tracker, runs=runs)
         run.set_tags({"margincast.gate": "passed" if result.verdict.passed else "failed"})
         if registered is not None:
             run.set_tags(registered.tag)
@@ -166,10 +168,18 @@ def _trained_until(workload: Workload) -> "np.datetime64[datetime]":
     return min(panel.decided[panel.labelled].max() for panel in workload.panels.values())
 
 
+def _features_in_training(workload: Workload, histories: Mapping[int, Panel]) -> Distribution:
+    """Summarise the features trained on; all horizons have about the same decisions."""
+    families = {name: one.family for name, one in readings_of(workload.feature_set).items()}
+    return distribution_of(next(iter(histories.values())), families)
+
+
 def _register(
     workload: Workload,
+    histories: Mapping[int, Panel],
     forecaster: HorizonForecaster,
     result: Backtest,
+    *,
     tracker: Tracker,
     runs: Runs,
 ) -> Registration | None:
@@ -191,6 +201,7 @@ def _register(
         "features": workload.feature_set.model_dump(mode="json"),
         "gate": result.verdict.to_json(),
         "contracts": sorted(workload.frame["symbol"].unique().tolist()),
+        SPEC: _features_in_training(workload, histories).to_json(),
     }
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"

@@ -1,0 +1,1 @@
+"""Monitoring: whether the margins that are published keep what their level promises, since when."""
