@@ -16,6 +16,7 @@ from margincast.specs.collateral import CollateralPolicy
 from margincast.specs.features import Grid
 from margincast.specs.monitor import Monitor
 from margincast.specs.schedule import Tier
+from margincast.specs.service import Service
 from margincast.specs.serving import MarginPolicy
 from margincast.specs.training import TrainingJob
 
@@ -140,6 +141,13 @@ def test_every_key_of_a_monitor_is_explained() -> None:
     text = page("serving/README.md")
     expected = keys_of(Monitor)
     assert "acting.jobs.alarms" in expected
+    assert [key for key in expected if f"`{key}`" not in text] == []
+
+
+def test_every_key_of_a_service_is_explained() -> None:
+    text = page("serving/README.md")
+    expected = keys_of(Service)
+    assert "limits.requests_per_second" in expected
     assert [key for key in expected if f"`{key}`" not in text] == []
 
 

@@ -89,21 +89,18 @@ def test_a_listener_hears_every_change_in_order_and_a_slow_one_is_sent_away():
     two = replace(one, header=replace(HEADER, number=8))
 
     async def hear():
-        heard = []
-        changes = board.changes(most_waiting=2)
-        waiting = asyncio.ensure_future(anext(changes))
-        await asyncio.sleep(0)
-        board.show(one)
-        await asyncio.to_thread(board.show, two)
-        heard.append(await waiting)
-        heard.append(await anext(changes))
-        for _ in range(4):
+        with board.subscribed(most_waiting=2) as waiting:
             board.show(one)
-            await asyncio.sleep(0)  # the change arrives, and nobody takes it
-        heard += [change async for change in changes]
-        return heard
+            await asyncio.to_thread(board.show, two)
+            heard = [await waiting.get(), await waiting.get()]
+            for _ in range(3):
+                board.show(one)
+                await asyncio.sleep(0)  # the change arrives, and nobody takes it
+            heard += [await waiting.get() for _ in range(3)]
+            board.close()
+            return [*heard, await waiting.get()]
 
     heard = asyncio.run(hear())
     assert [(change.before, change.now) for change in heard[:2]] == [(None, one), (one, two)]
-    assert len(heard) == 4  # two that waited; with the third he was told to come again
+    assert [change and change.now for change in heard[2:]] == [one, one, None, None]
     assert board.current is one

@@ -30,6 +30,7 @@ from margincast.cli.options import (
 from margincast.cli.override import override_app
 from margincast.cli.publications import ByOption, publications_app
 from margincast.cli.schedule import schedule_app
+from margincast.cli.service import keys_app, serve
 from margincast.cli.tiers import tiers
 from margincast.core.errors import MargincastError
 
@@ -47,6 +48,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(schedule_app, name="schedule")
 app.add_typer(override_app, name="override")
 app.add_typer(publications_app, name="publications")
+app.add_typer(keys_app, name="keys")
 
 INTERRUPTED = 130
 CONTINUED = {"demo", "train", "backtest", "sync", "data ingest", "data fetch"}
@@ -263,6 +265,7 @@ app.command()(account)
 app.command()(tiers)
 app.command()(explain)
 app.command()(monitor)
+app.command()(serve)
 app.command()(promote)
 app.command()(rollback)
 

@@ -6,7 +6,7 @@ board holds a snapshot until his answer is made, whatever is put up meanwhile.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,7 +21,8 @@ class Change:
     now: Snapshot
 
 
-Listener = Callable[[Change], None]
+Listener = Callable[[Change | None], None]
+"""Takes a change, or None: the board is closed."""
 
 
 @dataclass
@@ -60,20 +61,26 @@ class Board:
         finally:
             self._listeners.remove(listener)
 
-    async def changes(self, most_waiting: int) -> AsyncIterator[Change]:
-        """Yield every change from now on, in the event loop of the caller.
+    @contextmanager
+    def subscribed(self, most_waiting: int) -> Iterator["asyncio.Queue[Change | None]"]:
+        """Give the event loop of the caller a queue of every change from now on.
 
-        Ends when a reader is so slow that more than ``most_waiting`` changes wait for him: he is
-        better told to come again than given old margins.
+        None ends it: the board was closed, or the reader is so slow that more than
+        ``most_waiting`` changes wait for him; he is better told to come again than given old
+        margins.
         """
         loop = asyncio.get_running_loop()
         waiting: asyncio.Queue[Change | None] = asyncio.Queue()
 
-        def tell(change: Change) -> None:
-            loop.call_soon_threadsafe(
-                waiting.put_nowait, change if waiting.qsize() < most_waiting else None
-            )
+        def tell(change: Change | None) -> None:
+            late = waiting.qsize() >= most_waiting
+            loop.call_soon_threadsafe(waiting.put_nowait, None if late else change)
 
         with self.listening(tell):
-            while (change := await waiting.get()) is not None:
-                yield change
+            yield waiting
+
+    def close(self) -> None:
+        """Tell all listeners that nothing will follow."""
+        with self._lock:
+            for listener in tuple(self._listeners):
+                listener(None)

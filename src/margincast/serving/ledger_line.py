@@ -16,14 +16,16 @@ from margincast.core.errors import InputError
 
 Kind = Literal[
     "registration", "promotion", "override", "refusal", "rollback", "withdrawal", "repair",
-    "margin override", "margin override end", "job start", "job end",
+    "margin override", "margin override end", "job start", "job end", "service start", "key",
+    "key end",
 ]  # fmt: skip
 """``registration``: a version came to be; ``promotion``: it got an alias; ``override``: it became
 champion although its gate failed, for a time; ``refusal``: it was not allowed to; ``rollback``: the
 champion before came back; ``withdrawal``: an act written down could not be carried out; ``repair``:
 MLflow's alias was put back to what the ledger says; ``margin override``: a person set a margin by
 hand, for a time; ``margin override end``: it was ended before that; ``job start``: an alarm of a
-monitor started a training job; ``job end``: how that ended."""
+monitor started a training job; ``job end``: how that ended. In the audit log of a service:
+``service start``; ``key``: a caller was given one; ``key end``: it was revoked."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FORMAT = 2

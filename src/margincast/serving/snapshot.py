@@ -31,7 +31,7 @@ NEEDED = (
 """Columns of the table that the service reads; others are kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SideLevels:
     """Margin levels of one contract's side, from the lowest tier.
 

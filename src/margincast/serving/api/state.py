@@ -1,0 +1,208 @@
+"""What one worker of the service holds: margins in force, keys, limits and counters.
+
+Responsible for bringing them up to date while requests are answered: a new publication is read and
+indexed beside the one in force, then takes its place at once.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from margincast.core.errors import MargincastError
+from margincast.core.time import format_duration
+from margincast.serving.api.keys import KeyFile, KeyRing
+from margincast.serving.api.metrics import Metrics, forget_dead_workers, resident_bytes
+from margincast.serving.api.past import Past
+from margincast.serving.api.problem import Refusal
+from margincast.serving.api.rate import RateLimit
+from margincast.serving.api.view import View
+from margincast.serving.board import Board, Change
+from margincast.serving.ledger import Ledger
+from margincast.serving.publications.publication import Publication
+from margincast.serving.snapshot import Snapshot
+from margincast.specs.service import Service
+
+LOG = logging.getLogger("margincast.service")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the service stands.
+
+    Attributes:
+        status: ``ok``; ``fallback``: contracts have margins without a forecast; ``stale``: the
+            publication is older than allowed; ``empty``: there is none.
+        reason: why, in words; empty when it is ok.
+    """
+
+    status: str
+    reason: str
+
+
+@dataclass
+class State:
+    """A worker's state.
+
+    Args:
+        service: the configuration.
+        workspace: where its paths start.
+        rate: token buckets, shared with the other workers.
+    """
+
+    service: Service
+    workspace: Path
+    rate: RateLimit
+    board: Board = field(default_factory=Board)
+    metrics: Metrics = field(default_factory=Metrics)
+    view: View | None = None
+    streams: int = 0
+    unreadable: str = ""
+    """What cannot be read at the moment, and is therefore not served; empty: nothing."""
+
+    def __post_init__(self) -> None:
+        self.past = Past(self.workspace / self.service.publications.folder)
+        self.key_file = KeyFile(self.workspace / self.service.access.keys_file)
+        self.audit = Ledger(self.workspace / self.service.access.audit_file)
+        self.keys = KeyRing(())
+        self._keys_seen: tuple[int, int] | None = None
+        self._record: Publication | None = None
+
+    def now(self) -> datetime:
+        """Return the time by the clock."""
+        return datetime.now(UTC)
+
+    def in_force(self) -> View:
+        """Return what is answered from.
+
+        Raises:
+            Refusal: nothing was published yet.
+        """
+        view = self.view
+        if view is None:
+            raise Refusal(
+                503,
+                "nothing is published yet; publish with `margincast score POLICY --publish`",
+                [(b"retry-after", b"5")],
+            )
+        return view
+
+    async def record_in_force(self) -> Publication | None:
+        """Return the publication that the margins in force rest on; None where it is not kept.
+
+        Raises:
+            Refusal: nothing was published yet.
+        """
+        number = self.in_force().snapshot.header.number
+        if self._record is None or self._record.number != number:
+            try:
+                self._record = await asyncio.to_thread(self.past.publication, number)
+            except (MargincastError, OSError) as error:
+                LOG.error("publication %d cannot be read: %s", number, error)  # noqa: TRY400  # no bug
+                return None
+        return self._record
+
+    def standing(self) -> Standing:
+        """Return how the service stands now."""
+        if self.view is None:
+            return Standing("empty", self.unreadable or "nothing is published yet")
+        snapshot, allowed = self.view.snapshot, self.service.publications.max_age
+        header = snapshot.header
+        if header.problem:
+            return Standing("fallback", header.problem)
+        age = self.now() - header.published_at
+        if age > allowed:
+            made = f"it was made at {header.published_at:%F %H:%M} UTC"
+            old = f"publication {header.number} is older than {format_duration(allowed)}, {made}"
+            return Standing("stale", "; ".join(filter(None, (old, self.unreadable))))
+        if snapshot.fallbacks:
+            return Standing("fallback", _fallback_reason(snapshot))
+        return Standing("ok", self.unreadable)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep everything up to date while the block runs."""
+        forget_dead_workers()
+        with self.board.listening(self._take):
+            await self.look()
+            task = asyncio.create_task(self._look_again())
+            try:
+                yield
+            finally:
+                self.board.close()
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                self.rate.close()
+
+    async def look(self) -> None:
+        """Look once for new keys and publications."""
+        self._look_at_keys()
+        shown = self.board.current
+        number = shown.header.number if shown is not None else 0
+        try:
+            found = await asyncio.to_thread(self.past.newer_than, number)
+        except (MargincastError, OSError) as error:
+            # the message may name folders: it is for the log, not for callers
+            if not self.unreadable:
+                LOG.error("a new publication cannot be read: %s", error)  # noqa: TRY400  # no bug
+            self.metrics.unreadable.inc()
+            self.unreadable = "the newest publication cannot be read; see the service's log"
+        else:
+            self.unreadable = ""
+            if found is not None:
+                self._record, snapshot = found
+                self.board.show(snapshot)
+        self.metrics.resident.set(resident_bytes())
+        self.metrics.show_status(self.standing().status)
+
+    def _take(self, change: Change | None) -> None:
+        if change is None:
+            return
+        snapshot = change.now
+        self.view = View(snapshot, self.view)
+        self.metrics.publication.set(snapshot.header.number)
+        self.metrics.published_at.set(snapshot.header.published_at.timestamp())
+        self.metrics.contracts.set(len(snapshot.contracts))
+        self.metrics.fallbacks.set(len(snapshot.fallbacks))
+        LOG.info("serving publication %s", snapshot.header.version)
+
+    async def _look_again(self) -> None:
+        every = self.service.publications.look_every.total_seconds()
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await self.look()
+            except Exception:
+                # whatever it is, the margins in force are served on and the next look comes
+                LOG.exception("looking for a new publication failed")
+
+    def _look_at_keys(self) -> None:
+        try:
+            status = self.key_file.path.stat()
+            seen = (status.st_mtime_ns, status.st_ino)
+        except FileNotFoundError:
+            seen = None
+        if seen != self._keys_seen:
+            try:
+                self.keys = KeyRing(self.key_file.read())
+                self._keys_seen = seen
+            except MargincastError as error:
+                # keys that were valid stay so until the file can be read again
+                LOG.error("keys cannot be read: %s", error)  # noqa: TRY400  # no bug
+
+    def wait_for(self, caller: str) -> float:
+        """Take a caller's token; return the seconds to wait, 0.0 if there was one."""
+        return self.rate.take(caller, time.monotonic())
+
+
+def _fallback_reason(snapshot: Snapshot) -> str:
+    count = len(snapshot.fallbacks)
+    symbol = snapshot.fallbacks[0]
+    side = next(one for one in snapshot.contracts[symbol].values() if one.is_fallback)
+    more = f", and {count - 1} more" if count > 1 else ""
+    return f"{symbol} {side.side}: {side.rows[0]['reason']}{more}"

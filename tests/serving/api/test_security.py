@@ -1,0 +1,156 @@
+"""Who may ask for what; nothing leaks, and no request of a stranger ends in a defect."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from margincast.serving.api import shapes
+from margincast.serving.api.keys import KeyFile
+
+PATHS = (
+    "/v1/status", "/v1/margins", "/v1/margins/SIM-BTC", "/v1/explain/SIM-BTC?side=long",
+    "/v1/history/SIM-BTC?side=long", "/v1/keys", "/v1/audit", "/v1/stream", "/metrics",
+    "/openapi.json", "/v1/absent", "/absent", "/v1/../v1/keys",
+)  # fmt: skip
+ALWAYS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "shown", ["", "Bearer mc_000000000000_" + 43 * "A", "Basic YTpi", "Bearer"]
+)
+def test_without_a_valid_key_nothing_is_told(asked, path, shown):
+    answer = asked.ask(path, scope="", headers={"authorization": shown} if shown else {})
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"] == 'Bearer realm="margincast"'
+    assert shapes.Problem.model_validate_json(answer.content).status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", "/v1/keys", "admin"),
+        ("GET", "/v1/audit", "admin"),
+        ("GET", "/v1/margins/SIM-BTC", "read"),
+        ("GET", "/v1/margins", "read"),
+        ("GET", "/metrics", "read"),
+        ("POST", "/v1/what-if/account", "score"),
+        ("POST", "/v1/what-if/margin", "score"),
+    ],
+)
+def test_a_key_opens_only_its_own_scope(asked, method, path, scope):
+    for other in asked.keys:
+        answer = asked.ask(path, method, scope=other)
+        assert (answer.status == 403) == (other != scope), other
+
+
+def test_a_key_made_or_revoked_is_known_at_the_next_look(own):
+    service = own()
+    key = service.key("late", "read")
+    headers = {"authorization": f"Bearer {key}"}
+    assert service.ask("/v1/model", scope="", headers=headers).status == 401
+    service.look()
+    assert service.ask("/v1/model", scope="", headers=headers).status == 200
+    file = KeyFile(service.workspace / service.service.access.keys_file)
+    file.revoke(key.split("_")[1], now=datetime.now(UTC))
+    service.look()
+    assert service.ask("/v1/model", scope="", headers=headers).status == 401
+
+
+def test_an_expired_key_is_refused_without_a_look(own):
+    service = own()
+    now = datetime.now(UTC)
+    file = KeyFile(service.workspace / service.service.access.keys_file)
+    _, key = file.create("brief", ["read"], expires=now + timedelta(hours=1), now=now)
+    service.look()
+    headers = {"authorization": f"Bearer {key}"}
+    assert service.ask("/v1/model", scope="", headers=headers).status == 200
+    service.state.now = lambda: now + timedelta(hours=2)
+    assert service.ask("/v1/model", scope="", headers=headers).status == 401
+
+
+def test_anonymous_callers_may_read_where_the_operator_says_so(own):
+    service = own('access.anonymous=["read"]')
+    assert service.ask("/v1/margins/SIM-BTC", scope="").status == 200
+    assert service.ask("/v1/keys", scope="").status == 403
+    wrong = {"authorization": "Bearer mc_nonsense"}
+    assert service.ask("/v1/margins/SIM-BTC", scope="", headers=wrong).status == 401
+
+
+def test_more_requests_than_allowed_are_told_when_to_come_again(own):
+    service = own("limits.requests_per_second=0.001", "limits.burst=3")
+    answers = [service.ask("/v1/margins/SIM-BTC") for _ in range(4)]
+    assert [one.status for one in answers] == [200, 200, 200, 429]
+    assert 900 <= int(answers[-1].headers["retry-after"]) <= 1001
+    # guessing keys is slow too
+    guesses = [
+        service.ask("/v1/model", scope="", headers={"authorization": "Bearer x"}) for _ in "1234"
+    ]
+    assert [one.status for one in guesses] == [401, 401, 401, 429]
+    assert 'margincast_refused_total{why="rate"} 2.0' in service.state.metrics.text().decode()
+
+
+def test_large_bodies_are_refused_whether_they_say_so_or_not(asked):
+    limit = asked.service.limits.body_bytes
+    pieces = [1_000 * b" "] * (limit // 1_000 + 2)
+    for headers in ({"content-length": str(limit + 1)}, {}):
+        answer = asked.ask(
+            "/v1/what-if/account", "POST", scope="score", headers=headers, pieces=pieces
+        )
+        assert answer.status == 413
+        assert answer.headers["connection"] == "close"
+
+
+HOSTILE = (
+    "..%2f..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd", "../../mlruns/keys.json",
+    "' OR 1=1 --", "SIM-BTC'; DROP TABLE margins; --", "%00", "\u202e", "{{7*7}}", "${jndi:ldap://x}",
+    5_000 * "A", "SIM-BTC/../../keys", "<script>alert(1)</script>", "__proto__", "nan",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/margins/{}", "/v1/explain/{}?side=long", "/v1/history/{}?side=long", "/static/{}", "/{}"],
+)
+def test_hostile_names_find_nothing(asked, path, text):
+    answer = asked.ask(path.format(text))
+    assert 400 <= answer.status < 500
+    assert_no_leak(answer)
+
+
+@given(name=st.text(max_size=40), query=st.text(max_size=30))
+@settings(max_examples=40)
+def test_random_names_and_queries_find_nothing_and_break_nothing(asked, name, query):
+    for path in ("/v1/margins/", "/v1/history/", "/x"):
+        answer = asked.ask(f"{path}{name.replace('?', '')}?{query}")
+        assert 400 <= answer.status < 500
+        assert_no_leak(answer)
+
+
+def assert_no_leak(answer):
+    assert shapes.Problem.model_validate_json(answer.content).status == answer.status
+    for leak in ("Traceback", ".py", "/work", 'mlruns/keys.json"', "root:"):
+        assert leak not in answer.text
+    assert answer.headers.items() >= ALWAYS.items()
+    assert "server" not in answer.headers
+
+
+def test_a_defect_is_an_incident_with_a_number_and_no_trace(asked, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("secret of /etc/hosts")
+
+    monkeypatch.setattr(asked.state, "standing", broken)
+    answer = asked.ask("/v1/status")
+    assert answer.status == 500
+    incident = answer.json["detail"].split()[-1]
+    assert "secret" not in answer.text
+    assert f"incident {incident}" in caplog.text
+    assert "secret of /etc/hosts" in caplog.text
