@@ -14,7 +14,7 @@ from margincast.specs.serving import MarginPolicy
 
 WORKSPACE = Path(__file__).resolve().parents[2]
 SERVING = WORKSPACE / "serving"
-OTHERS = {"live.toml"}  # what serves and follows a policy
+OTHERS = {"live.toml", "service.toml"}  # what follows and serves a policy
 POLICIES = sorted(path for path in SERVING.glob("*.toml") if path.name not in OTHERS)
 SCHEDULES = sorted((SERVING / "schedules").glob("*.toml"))
 

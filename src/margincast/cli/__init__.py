@@ -15,6 +15,7 @@ from margincast.cli.account import account, haircuts
 from margincast.cli.data import data_app
 from margincast.cli.explain import explain
 from margincast.cli.governance import ledger_app, promote, rollback
+from margincast.cli.live import live
 from margincast.cli.monitor import monitor
 from margincast.cli.options import (
     LOCAL_STORE,
@@ -266,6 +267,7 @@ app.command()(tiers)
 app.command()(explain)
 app.command()(monitor)
 app.command()(serve)
+app.command()(live)
 app.command()(promote)
 app.command()(rollback)
 

@@ -18,6 +18,10 @@ from margincast.serving.standing import Holder, Override, Standing, differences,
 from margincast.training.tracking import StoreUnreachableError
 
 
+class FailedGateError(CheckFailedError):
+    """A version may not set margins: its gate did not pass, and nobody answers for it now."""
+
+
 @dataclass(frozen=True)
 class Champion:
     """The model that sets the margin.
@@ -81,8 +85,8 @@ def require_leave(
     """Check that a version may set margins at a moment.
 
     Raises:
-        CheckFailedError: its gate did not pass, and there is no override or it ended, or its
-            record in MLflow is not the one that was registered.
+        FailedGateError: its gate did not pass, and there is no override or it ended.
+        CheckFailedError: its record in MLflow is not the one that was registered.
     """
     require_record(found, standing)
     override = holder.override
@@ -90,12 +94,12 @@ def require_leave(
         return
     which = f"version {found.version} of {found.name!r}"
     if override is None:
-        raise CheckFailedError(
+        raise FailedGateError(
             f"{which} is champion without a passed gate; it is not served: promote a version that "
             "passed"
         )
     if moment >= override.expires:
-        raise CheckFailedError(
+        raise FailedGateError(
             f"the gate of {which} did not pass; {override.approver} allowed it until "
             f"{override.expires:%F %H:%M} UTC, which is over: promote a version that passed, roll "
             "back, or have it overridden anew"

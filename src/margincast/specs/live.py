@@ -69,7 +69,7 @@ class Watch(Spec):
     """Largest distance of a price from the mark, or without one from the book's mid, a fraction."""
     least_free_bytes: PositiveInt
     """Free space on the disk that snapshots are written to, below which it counts as full."""
-    look_at_champion: Duration
+    champion_every_milliseconds: Annotated[int, Field(ge=50)]
     """Time between two looks at the registry and the bundle on the disk."""
     longest_store_outage: Delay
     """Time for which MLflow may be unreachable while the last good champion serves."""

@@ -19,6 +19,7 @@ class Fault(StrEnum):
     TAMPERED_BUNDLE = "tampered bundle"
     STORE_DOWN = "MLflow down"
     DISK_FULL = "disk full"
+    NOT_PUBLISHED = "not published"
     CLOCK_SKEW = "clock skew"
     OVERLOAD = "overload"
     ENGINE_STOPPED = "engine stopped"

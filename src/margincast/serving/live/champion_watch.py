@@ -1,0 +1,83 @@
+"""Who is champion now, and whether he may be believed: looked at while margins are made.
+
+Responsible for the faults of the model: none, one without leave, a changed bundle, a registry that
+does not answer; and for having the next champion ready beside the present one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from margincast.core.errors import BundleError, LedgerError, MargincastError
+from margincast.serving.champion import Champion, FailedGateError
+from margincast.serving.live.faults import Fault
+from margincast.serving.live.model import LiveModel
+from margincast.serving.manifest import verify_bundle
+from margincast.training.tracking import StoreUnreachableError
+
+Resolve = Callable[[], Champion]
+Load = Callable[[Champion], LiveModel]
+"""Loads a champion and lets it go through the past; its errors say why it cannot be followed."""
+
+
+@dataclass
+class ChampionWatch:
+    """The present champion and the faults of it.
+
+    Attributes:
+        resolve: asks registry and ledger.
+        load: makes a model that can be followed.
+        longest_outage: time for which MLflow may be unreachable.
+        serving: the champion that margins are made with.
+        next: one that was loaded and waits to take its place.
+        faults: what is wrong now.
+    """
+
+    resolve: Resolve
+    load: Load
+    longest_outage: timedelta
+    serving: Champion | None = None
+    next: LiveModel | None = None
+    faults: dict[Fault, str] = field(default_factory=dict)
+    _down_since_us: int | None = None
+
+    def look(self, now_us: int) -> None:
+        """Look once; what is found stands until the next look."""
+        faults: dict[Fault, str] = {}
+        try:
+            if self.serving is not None:
+                # before the registry is asked: it would fetch a changed bundle anew, silently
+                verify_bundle(self.serving.bundle_directory, self.serving.version.bundle_digest)
+            found = self.resolve()
+            self._down(found.reason if found.from_last_good else "", now_us, faults)
+            if self.serving is None or found.version != self.serving.version:
+                self.next = self.load(found)
+                self.serving = found
+        except FailedGateError as error:
+            faults[Fault.FAILED_GATE] = str(error)
+        except BundleError as error:
+            faults[Fault.TAMPERED_BUNDLE] = str(error)
+            self._fetch_again()
+        except StoreUnreachableError as error:
+            self._down(str(error), now_us, faults)
+        except LedgerError as error:
+            faults[Fault.NO_CHAMPION] = f"the ledger does not hold: {error}"
+        except MargincastError as error:
+            faults[Fault.NO_CHAMPION] = str(error)
+        self.faults = faults
+
+    def _down(self, reason: str, now_us: int, faults: dict[Fault, str]) -> None:
+        if not reason:
+            self._down_since_us = None
+            return
+        if self._down_since_us is None:
+            self._down_since_us = now_us
+        if now_us - self._down_since_us >= self.longest_outage // timedelta(microseconds=1):
+            faults[Fault.STORE_DOWN] = reason
+
+    def _fetch_again(self) -> None:
+        """Have a changed bundle replaced by the registry's, if that one is whole."""
+        try:
+            self.resolve()
+        except MargincastError:
+            return  # the next look says what is wrong

@@ -1,0 +1,65 @@
+"""Numbered publications of live decisions.
+
+Responsible for a live margin being on the record like any other. Where somebody published in the
+meantime, by hand or by the nightly job, his publication stands, and the engine goes on from it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from margincast.core.errors import PublishedMeanwhileError
+from margincast.margin.override import Override
+from margincast.serving.batch import Scored
+from margincast.serving.live.maker import Maker
+from margincast.serving.publications.store import PublicationStore
+
+
+@dataclass
+class Publisher:
+    """Publishes the levels of decisions.
+
+    Attributes:
+        store: of the policy.
+        maker: that makes the levels.
+        bundle_digest: identity of the present champion's bundle.
+        by: who publishes.
+        told: of a publication that was made by somebody else.
+    """
+
+    store: PublicationStore
+    maker: Maker
+    bundle_digest: Callable[[], str]
+    by: str
+    told: Callable[[str], None]
+    follows: int
+
+    def __call__(self, scored: Scored, overrides: Sequence[Override]) -> int:
+        """Publish; returns the number in force.
+
+        Raises:
+            OSError: it cannot be written.
+            InputError: it cannot be published.
+        """
+        try:
+            made = self.store.publish(
+                scored,
+                policy=self.maker.policy,
+                schedule=self.maker.schedule,
+                overrides=overrides,
+                by=self.by,
+                reason="live decision",
+                follows=self.follows,
+                bundle_digest=self.bundle_digest(),
+            )
+        except PublishedMeanwhileError:
+            latest = self.store.latest()
+            assert latest is not None
+            self.told(
+                f"publication {latest.name} was made by {latest.record.by} in the meantime; the "
+                "next decision goes on from it"
+            )
+            self.maker.go_on_from(latest.remembered)
+            self.follows = latest.number
+            return self.follows
+        self.follows = made.number
+        return made.number
