@@ -5,13 +5,20 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from margincast.data.simulated.market import simulate_market, write_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
+from margincast.serving.champion import resolve_champion
 from margincast.serving.ledger import LEDGER, Ledger
+from margincast.serving.promotion import promote
+from margincast.serving.publications.store import store_of
+from margincast.serving.registry import Registry
+from margincast.serving.verdict import GateCheck, GateVerdict
+from margincast.training.tracking import Tracker
 
-FIRST, SECOND, LAST = "2026-01-11T06:00", "2026-01-11T12:00", "2026-01-11T18:00"
+FIRST, LAST = "2026-01-11T06:00", "2026-01-11T18:00"
 STATE = Path(".margincast") / "monitor" / "demo.json"
 
 
@@ -58,7 +65,6 @@ def test_runs_go_on_where_the_last_one_stopped_and_can_be_made_again(monitor, ow
     assert first["watched"]["forecasts"]["evidence"][0]["bets"] > 5
     _, again = monitor(FIRST)
     assert again == first
-    monitor(SECOND)
     _, last = monitor(LAST)
     kept = (own / STATE).read_bytes()
     # a damaged memory is refused, put aside, and made again to the last bit
@@ -86,7 +92,6 @@ def test_an_alarm_says_why_and_starts_nothing_unless_told(monitor, own, small):
     assert status(report)["data too old"] == "alarm"
     assert "the data is too old to train on" in report["decision"]["reason"]
     drifting = ["--set", "drift.drifted_max=0.0", "--set", "drift.stability_index_max=0.01"]
-    ending, report = monitor("2026-01-13T00:01", *options)
     lines = len(Ledger(own / LEDGER).read())
     monitor_anew(own)
     ending, report = monitor(LAST, *options, *drifting)
@@ -117,3 +122,53 @@ def test_without_a_champion_that_is_what_it_says(command, tmp_path, later_market
     report = json.loads(ending.output)
     assert status(report)["champion"] == "alarm"
     assert report["model"] == ""
+
+
+@pytest.fixture
+def shadow(own):
+    """Version 2: the champion's own bundle, given the alias shadow."""
+    registry = Registry("sqlite:///mlruns/mlflow.db", own)
+    champion = resolve_champion(registry, "demo")
+    with Tracker("sqlite:///mlruns/mlflow.db", "shadows", own).run("shadow") as run:
+        gate = json.loads((champion.bundle_directory / "specs" / "gate.json").read_text())
+        checks = tuple(GateCheck(**check) for check in gate["checks"])
+        verdict = GateVerdict(gate["passed"], checks)
+        made = registry.register("demo", champion.bundle_directory, run.run_id, verdict, who="test")
+    promote(registry, "demo", "shadow", made.version, who="test", why="to compare")
+    return made
+
+
+def test_a_shadow_is_scored_and_never_published_and_hindsight_is_not_judged(
+    command, monitor, own, *, shadow, later_market, tmp_path
+):
+    scored = command(
+        "score", own / "serving" / "demo.toml", "--data", later_market,
+        "--out", tmp_path / "margins", "--at", FIRST, "--publish", "--reason", "first",
+    )  # fmt: skip
+    assert scored.code == 0, scored.errors
+    levels, beside = (
+        pd.read_parquet(tmp_path / "margins" / name)
+        for name in ("margin_levels.parquet", "shadow_levels.parquet")
+    )
+    assert set(levels["model_version"]) == {"demo/1"}
+    assert set(beside["model_version"]) == {f"demo/{shadow.version}"}
+    pd.testing.assert_frame_equal(
+        levels.drop(columns="model_version"), beside.drop(columns="model_version")
+    )
+    store = store_of(own, "demo")
+    assert set(store.latest().levels["model_version"]) == {"demo/1"}
+    # published today, of a market of long ago: its horizon had passed by then
+    _, report = monitor("now")
+    assert status(report)["publication too old"] == "ok"
+    assert status(report)["data too old"] == "alarm"
+    margins = report["watched"]["margins"]
+    assert margins["left_out"]["published after its horizon had passed"] == 4
+    assert margins["evidence"][0]["bets"] == 0
+    # two versions of one model have no difference
+    assert report["shadow"]["moments"] == 0
+    assert report["shadow"]["decisions"] > 100
+    # a record that was changed is an alarm of its own
+    record = store.latest().folder / "manifest.json"
+    record.write_text(record.read_text().replace('"first"', '"other"'))
+    _, report = monitor("now")
+    assert status(report)["publications unreadable"] == "alarm"

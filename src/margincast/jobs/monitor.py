@@ -8,7 +8,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from margincast.jobs.console import output, say
 from margincast.jobs.moment import moment_of
 from margincast.jobs.monitor_acting import act_on
 from margincast.jobs.monitor_inputs import Inputs, gather
+from margincast.jobs.monitor_publications import published_since
 from margincast.jobs.monitor_tables import checks_table, evidence_table
 from margincast.jobs.setting import Setting
 from margincast.serving.monitoring.alarm import AlarmState, Check, advance_all
@@ -91,16 +92,24 @@ def run(
     name = f"monitor-{monitor.name}"
     setting = Setting.of(spec, data, out, name, cache, keeps_features=False)
     policy = load_spec(setting.workspace / monitor.policy, MarginPolicy)
-    inputs = gather(
-        policy,
-        setting,
-        of_data,
-        None if at is None else moment_of(at),
-        with_shadow=monitor.shadow is not None,
-    )
+    moment = moment_of(at or "now")
     path = setting.workspace / STATES / f"{monitor.name}.json"
     with _locked(path):
-        report = _look(monitor, policy, inputs, path)
+        memory = _remembered(path, _settings(monitor, policy), moment)
+        publications = published_since(
+            setting.workspace,
+            policy,
+            moment,
+            window=monitor.exceedances.window,
+            before=memory.tallies.get("margins"),
+        )
+        with_shadow = monitor.shadow is not None
+        inputs = gather(
+            policy, setting, of_data, moment, publications=publications, with_shadow=with_shadow
+        )
+        report, state = _look(monitor, policy, inputs, memory)
+        if memory.may_be_added_to:
+            write_state(state, path)
     if monitor.acting is not None:
         report = act_on(report, monitor.acting, setting, data, act=act)
     record = report.to_json()
@@ -113,11 +122,11 @@ def run(
     return Monitoring(report, setting.out)
 
 
-def _look(monitor: Monitor, policy: MarginPolicy, inputs: Inputs, path: Path) -> Report:
+def _look(
+    monitor: Monitor, policy: MarginPolicy, inputs: Inputs, memory: "_Memory"
+) -> tuple[Report, State]:
     """Settle what can be settled, and hold everything against its limit."""
     at, limits = inputs.at, monitor.exceedances
-    settings = _settings(monitor, policy)
-    before, note, remembers = _remembered(path, settings, at)
     checks = [
         Check("champion", policy.model.registered_model, float(bool(inputs.no_champion)), 0.0,
               inputs.no_champion or f"{inputs.model} sets margins"),
@@ -132,25 +141,26 @@ def _look(monitor: Monitor, policy: MarginPolicy, inputs: Inputs, path: Path) ->
         )
     )
     checks += publication_checks(
-        inputs.published,
-        inputs.published_at,
+        inputs.publications.levels,
+        inputs.publications.published_at,
         at,
+        problem=inputs.publications.problem,
         limits=monitor.freshness,
         subject=policy.name,
     )
-    tallies = _tallies(monitor, inputs, {} if before is None else before.tallies)
+    tallies = _tallies(monitor, inputs, memory.tallies)
     watched = {
         name: _watched(record, tallies[name], monitor, at) for name, record in _records(inputs)
     }
     if inputs.left_out and "margins" in watched:
         watched["margins"] = replace(watched["margins"], left_out=inputs.left_out)
     standing_out = pd.DataFrame()
-    if "forecasts" in tallies:
+    if "forecasts" in watched:
         tally = tallies["forecasts"]
         standing_out = contracts_that_stand_out(tally, limits.false_discovery_rate)
         checks += pooled_checks(tally, watched["forecasts"].evidence, FORECASTS, limits)
         checks += contract_checks(tally, standing_out)
-    if "margins" in tallies:
+    if "margins" in watched:
         tally = tallies["margins"]
         checks += pooled_checks(tally, watched["margins"].evidence, MARGINS, limits)
     drift = None
@@ -160,11 +170,8 @@ def _look(monitor: Monitor, policy: MarginPolicy, inputs: Inputs, path: Path) ->
     difference = _difference(monitor, policy, inputs)
     if difference is not None:
         checks.append(_shadow_check(inputs, difference))
-    earlier: Mapping[str, AlarmState] = {} if before is None else before.alarms
-    alarms = advance_all(earlier, checks, at, clears_at=monitor.clears_at, calm=monitor.calm)
-    if remembers:
-        write_state(State(settings, at, tallies, alarms), path)
-    return Report(
+    alarms = advance_all(memory.alarms, checks, at, clears_at=monitor.clears_at, calm=monitor.calm)
+    report = Report(
         monitor.name,
         policy.name,
         inputs.model,
@@ -175,8 +182,9 @@ def _look(monitor: Monitor, policy: MarginPolicy, inputs: Inputs, path: Path) ->
         standing_out,
         drift,
         difference,
-        (*inputs.notes, *([note] if note else [])),
+        (*inputs.notes, *memory.notes),
     )
+    return report, State(_settings(monitor, policy), at, tallies, alarms)
 
 
 def _records(inputs: Inputs) -> list[tuple[str, Record]]:
@@ -228,11 +236,27 @@ def _shadow_check(inputs: Inputs, found: Difference) -> Check:
     return Check("shadow better", subject, value, 0.0, text, lasting=False)
 
 
-def _remembered(path: Path, settings: str, at: datetime) -> tuple[State | None, str, bool]:
-    """Return what is remembered, what there is to say of it, and whether this run may be added.
+@dataclass(frozen=True)
+class _Memory:
+    """What is remembered of earlier runs.
 
-    A state that cannot be used is put aside, and everything in it is made anew: bets from the
-    first on, alarms as of now.
+    Attributes:
+        tallies: by name of the record.
+        alarms: by key of the check.
+        may_be_added_to: whether this run is remembered.
+        notes: what there is to say of it.
+    """
+
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    alarms: Mapping[str, AlarmState] = field(default_factory=dict)
+    may_be_added_to: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def _remembered(path: Path, settings: str, at: datetime) -> _Memory:
+    """Return what is remembered; a state that cannot be used is put aside.
+
+    Everything in it is then made anew: bets from the first on, alarms as of now.
     """
     try:
         state = read_state(path, settings)
@@ -243,14 +267,16 @@ def _remembered(path: Path, settings: str, at: datetime) -> tuple[State | None, 
             f"{error}: it was put aside as {aside.name}, and all bets are settled again from the "
             "first on; alarms are raised as of now"
         )
-        return None, note, True
-    if state is not None and at < state.at:
+        return _Memory(notes=(note,))
+    if state is None:
+        return _Memory()
+    if at < state.at:
         note = (
             f"the last run looked at {state.at:%F %H:%M} UTC, which is later: this one starts from "
             "nothing, and nothing of it is remembered"
         )
-        return None, note, False
-    return state, "", True
+        return _Memory(may_be_added_to=False, notes=(note,))
+    return _Memory(state.tallies, state.alarms)
 
 
 def _settings(monitor: Monitor, policy: MarginPolicy) -> str:

@@ -6,22 +6,28 @@ that stops at the first trouble tells of none.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
 from margincast.core.errors import MargincastError
+from margincast.jobs.monitor_publications import NOTHING_PUBLISHED, Publications
 from margincast.jobs.setting import Setting
 from margincast.jobs.shadow import shadow_situation
 from margincast.jobs.situation import Situation, load_model, situation_of
 from margincast.models.horizons import HorizonForecaster
 from margincast.serving.champion import resolve_champion
 from margincast.serving.monitoring.distribution import SPEC, Distribution
-from margincast.serving.monitoring.record import Record, record_of_forecasts
+from margincast.serving.monitoring.record import (
+    Record,
+    record_of_forecasts,
+    record_of_margins,
+)
 from margincast.serving.registry import Registry
 from margincast.specs.serving import MarginPolicy
 from margincast.training.panel import on_grid
+from margincast.training.targets import outcome_table
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,9 @@ class Inputs:
         no_champion: why there is none; empty where there is one.
         forecasts: record of the champion's forecasts since its training.
         shadow: of the shadow's; None where there is none.
-        margins: record of published margins; None where nothing was published.
+        margins: record of published margins; None where there is none to look at.
         left_out: by reason, published margins that are not in the record.
-        published: levels of the latest publication; None likewise.
-        published_at: when it was published.
+        publications: what is known of them.
         features: of decisions, up to the moment.
         newest: newest decision by contract.
         distribution: features in training; None where the bundle does not keep it.
@@ -51,8 +56,7 @@ class Inputs:
     shadow: Record | None = None
     margins: Record | None = None
     left_out: dict[str, int] = field(default_factory=dict)
-    published: pd.DataFrame | None = None
-    published_at: datetime | None = None
+    publications: Publications = NOTHING_PUBLISHED
     features: pd.DataFrame | None = None
     newest: dict[str, datetime] = field(default_factory=dict)
     distribution: Distribution | None = None
@@ -63,8 +67,9 @@ def gather(
     policy: MarginPolicy,
     setting: Setting,
     data_overrides: Sequence[str],
-    at: datetime | None,
+    at: datetime,
     *,
+    publications: Publications,
     with_shadow: bool,
 ) -> Inputs:
     """Read what a policy's monitor looks at.
@@ -73,26 +78,26 @@ def gather(
         policy: the margin policy.
         setting: folders of the job.
         data_overrides: ``data.*`` texts of the command line.
-        at: the moment; now if not given.
+        at: the moment.
+        publications: of the policy.
         with_shadow: whether the shadow is to be compared.
     """
-    moment = at or datetime.now(UTC)
     registry = Registry(policy.tracking.uri, setting.workspace)
     try:
         champion = resolve_champion(registry, policy.model.registered_model)
         model = load_model(champion.version, champion.bundle_directory, policy)
         situation = situation_of(model, setting, data_overrides)
     except MargincastError as error:
-        return Inputs(moment, no_champion=str(error))
+        return Inputs(at, no_champion=str(error), publications=publications)
     notes = []
     if champion.from_last_good:
         notes.append(f"using the last good champion: {champion.reason}")
-    features = situation.known_at(moment)
+    features = situation.known_at(at)
     shadow = None
     if with_shadow:
         try:
             beside = shadow_situation(registry, policy, situation, setting, data_overrides)
-            shadow = None if beside is None else unseen_forecasts(beside, policy, moment)
+            shadow = None if beside is None else unseen_forecasts(beside, policy, at)
         except MargincastError as error:
             notes.append(f"the shadow cannot be compared: {error}")
     distribution = None
@@ -104,11 +109,15 @@ def gather(
         )
     else:
         distribution = Distribution.from_json(kept)
+    margins, left_out = _margins(situation, policy, publications)
     return Inputs(
-        moment,
+        at,
         model.version,
-        forecasts=unseen_forecasts(situation, policy, moment),
+        forecasts=unseen_forecasts(situation, policy, at),
         shadow=shadow,
+        margins=margins,
+        left_out=left_out,
+        publications=publications,
         features=features,
         newest={
             str(symbol): newest.to_pydatetime()
@@ -116,6 +125,24 @@ def gather(
         },
         distribution=distribution,
         notes=tuple(notes),
+    )
+
+
+def _margins(
+    situation: Situation, policy: MarginPolicy, publications: Publications
+) -> tuple[Record | None, dict[str, int]]:
+    """Put outcomes beside published margins."""
+    if publications.margins is None:
+        return None, {}
+    target = situation.model.job.target
+    horizon = policy.model.horizon
+    outcomes, _ = outcome_table(situation.market.bars, horizon, target.gap_tolerance, target.kind)
+    return record_of_margins(
+        publications.subject,
+        publications.margins,
+        outcomes,
+        horizon=horizon,
+        level=policy.model.level,
     )
 
 

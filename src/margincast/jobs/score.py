@@ -18,6 +18,7 @@ from margincast.jobs.console import output, say
 from margincast.jobs.moment import moment_of
 from margincast.jobs.publish import Proposal, publish, say_changes
 from margincast.jobs.setting import Setting
+from margincast.jobs.shadow import score_shadow
 from margincast.jobs.situation import (
     NoChampionError,
     Situation,
@@ -62,7 +63,8 @@ def run(
 ) -> Scoring:
     """Score the latest data with the champion and write ``margin_levels.parquet``.
 
-    The forecasts they are made of are written beside them, ``latest_forecasts.parquet``. Without a
+    The forecasts they are made of are written beside them, ``latest_forecasts.parquet``, and what
+    the shadow would set, if there is one, ``shadow_levels.parquet``. Without a
     usable champion the base schedule is written for every contract it names, with the reason, and
     the run counts as a failed check.
 
@@ -101,6 +103,7 @@ def run(
         decisions = situation.decisions_at(at_moment)
         forecasts = situation.forecasts_of(decisions)
         model, version = policy.model.registered_model, situation.model.version
+        before = store.before(at_moment)
         made = latest_forecasts(decisions.unseen, forecasts, model, version)
         write_table(made, setting.out / "latest_forecasts.parquet")
         scored = situation.scored_at(
@@ -110,7 +113,17 @@ def run(
             by_hand,
             decisions,
             forecasts=forecasts,
-            before=store.before(at_moment),
+            before=before,
+        )
+        score_shadow(
+            Registry(policy.tracking.uri, setting.workspace),
+            policy,
+            situation,
+            setting,
+            data_overrides=of_data,
+            levels_of=lambda shadow: (
+                shadow.scored_at(at_moment, policy, schedule, by_hand, before=before).levels
+            ),
         )
     except NoChampionError as error:
         problem = str(error)

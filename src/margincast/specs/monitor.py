@@ -28,6 +28,7 @@ AlarmName = Literal[
     "contracts exceeded too rarely",
     "margins exceeded too often",
     "data too old",
+    "publications unreadable",
     "publication too old",
     "fallback",
     "features drifted",

@@ -46,6 +46,7 @@ def publication_checks(
     published_at: datetime | None,
     at: datetime,
     *,
+    problem: str,
     limits: Freshness,
     subject: str,
 ) -> list[Check]:
@@ -55,14 +56,23 @@ def publication_checks(
         levels: its margin levels; None where nothing has been published.
         published_at: when; None likewise.
         at: the moment.
+        problem: why publications cannot be read; empty where they can.
         limits: what raises an alarm.
         subject: what is watched.
     """
     hour = timedelta(hours=1)
     allowed = limits.publication_age_max / hour
+    readable = Check(
+        "publications unreadable",
+        subject,
+        float(bool(problem)),
+        0.0,
+        problem or "every record follows the one before it, and the latest publication verifies",
+    )
     if levels is None or published_at is None:
-        nothing = "nothing has been published"
+        nothing = "nothing has been published" if not problem else "publications cannot be read"
         return [
+            readable,
             Check("publication too old", subject, None, allowed, nothing),
             Check("fallback", subject, None, limits.fallback_max, nothing),
         ]
@@ -72,6 +82,7 @@ def publication_checks(
     if fallback.any():
         text += f"; most often: {levels.loc[fallback, 'reason'].value_counts().index[0]}"
     return [
+        readable,
         Check(
             "publication too old",
             subject,

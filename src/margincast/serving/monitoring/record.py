@@ -4,7 +4,6 @@ Responsible for keeping a margin's outcome out of sight until its horizon has pa
 judges a margin sees a record that was not cut to a moment by :meth:`Record.as_of`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,7 +14,7 @@ import polars as pl
 
 from margincast.core.errors import InputError
 from margincast.core.time import instant64
-from margincast.core.types import FloatArray, Side, Times
+from margincast.core.types import SIDES, FloatArray, Side, Times
 from margincast.models.protocol import Panel, TailForecast
 
 
@@ -115,13 +114,13 @@ def record_of_margins(
     *,
     horizon: timedelta,
     level: float,
-    sides: Sequence[Side],
 ) -> tuple[Record, dict[str, int]]:
     """Return the record of published margins of first tiers.
 
     What a margin must cover is the adverse excursion and the cost of closing, so it is promised
     that the excursion stays within ``mmr_in_force - liquidation_cost``. A contract's margin counts
-    once a decision: as it was first published.
+    once a decision, as it was first published, and if it was made of the newest data of its
+    publication, so that contracts of one publication are decisions of one moment.
 
     Args:
         subject: whose margins.
@@ -129,7 +128,6 @@ def record_of_margins(
         outcomes: see :func:`margincast.training.targets.outcome_table`.
         horizon: liquidation horizon of the policy.
         level: of the policy.
-        sides: to keep.
 
     Returns:
         The record, and by reason how many margins are not in it.
@@ -150,16 +148,21 @@ def record_of_margins(
     late = first["published_at"] >= first["data_as_of"] + horizon
     counted["published after its horizon had passed"] = int(late.sum())
     first = first[~late]
+    newest = first.groupby("published_at")["data_as_of"].transform("max")
+    counted["of older data than others of the publication"] = int(
+        (first["data_as_of"] < newest).sum()
+    )
+    first = first[first["data_as_of"] == newest]
     once = first.drop_duplicates(["symbol", "side", "data_as_of"], keep="first")
     counted["published again"] = len(first) - len(once)
     # a fallback has no cost; what closing costs is then not known to be covered or not
     promise = once["mmr_in_force"] - once["liquidation_cost"].fillna(0.0)
-    wide = (
-        once.assign(promise=promise)
-        .pivot_table(index=["data_as_of", "symbol"], columns="side", values="promise")
-        .reindex(columns=list(sides))
-        .reset_index()
-    )
+    promised = once.assign(promise=promise)
+    key = ["data_as_of", "symbol"]
+    wide = promised[key].drop_duplicates().sort_values(key, ignore_index=True)
+    for side in SIDES:
+        own = promised.loc[promised["side"] == side, [*key, "promise"]]
+        wide = wide.merge(own.rename(columns={"promise": side}), on=key, how="left")
     joined = wide.merge(
         outcomes.to_pandas(),
         left_on=["symbol", "data_as_of"],
@@ -172,11 +175,11 @@ def record_of_margins(
     return Record(
         subject,
         horizon,
-        tuple(sides),
+        SIDES,
         (level,),
         tuple(map(str, symbols)),
         contract,
         decided,
-        joined[list(sides)].to_numpy(np.float64)[:, :, None],
-        joined[[f"outcome_{side}" for side in sides]].to_numpy(np.float64),
+        joined[list(SIDES)].to_numpy(np.float64)[:, :, None],
+        joined[[f"outcome_{side}" for side in SIDES]].to_numpy(np.float64),
     ), counted
