@@ -1,6 +1,7 @@
 """``score --publish`` and ``publications``: put in force, compared, reverted, made again."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -93,9 +94,30 @@ def test_every_publication_is_made_again_from_what_was_recorded(two, publication
         ending = publications("replay", number)
         assert ending.code == 0, ending.errors
         assert "the same byte by byte" in ending.output
+        assert re.search(
+            r"forecasts of 3 contracts made again by demo/\d+ from \d+ recorded decisions: "
+            "the same to the last bit",
+            ending.output,
+        )
     steps = publications("replay", 2, "SIM-BTC").output
     assert "SIM-BTC long, tier 1" in steps
     assert "buffer of 60 %" in " ".join(steps.split())
+
+
+def test_without_its_model_a_publication_is_made_again_from_recorded_forecasts(
+    two, publications, place
+):
+    away = {path: path.with_name(f"{path.name}.away") for path in (
+        place / "mlruns" / "last_good", place / "mlruns" / "mlflow.db",
+    )}  # fmt: skip
+    for path, other in away.items():
+        path.rename(other)
+    ending = publications("replay", 1)
+    for path, other in away.items():
+        other.rename(path)
+    assert ending.code == 0, ending.errors
+    assert "forecasts are taken as recorded" in ending.errors
+    assert "the same byte by byte" in ending.output
 
 
 def test_publications_are_listed_and_shown(two, publications):

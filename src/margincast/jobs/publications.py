@@ -1,13 +1,16 @@
 """``margincast publications``: what was put in force, compared, put in force again, replayed."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from margincast.core.errors import InputError, did_you_mean
+from margincast.core.errors import InputError, MargincastError, did_you_mean
+from margincast.core.types import SIDES
 from margincast.jobs.by_hand import overrides_in_force
 from margincast.jobs.console import output, say
 from margincast.jobs.moment import moment_of
@@ -15,12 +18,16 @@ from margincast.jobs.person import acting_person
 from margincast.jobs.publish import print_changes, say_published
 from margincast.jobs.tables import margin_table
 from margincast.margin.explanation import chain_of, percent
+from margincast.models.catalogue import LOADERS
+from margincast.serving.bundle import Bundle, read_bundle
 from margincast.serving.publications.changes import Changes, changes_between
-from margincast.serving.publications.publication import Publication, folder_name
+from margincast.serving.publications.decisions import forecasts_again
+from margincast.serving.publications.publication import DECISIONS, Publication, folder_name
 from margincast.serving.publications.record import Record
 from margincast.serving.publications.replaying import Replayed, replayed
 from margincast.serving.publications.reverting import revert as put_back
 from margincast.serving.publications.store import PUBLICATIONS, PublicationStore, store_of
+from margincast.serving.registry import Registry
 
 MOST_DIFFERENCES = 20
 
@@ -159,6 +166,7 @@ def replay(workspace: Path, policy: str | None, number: int, symbol: str | None)
     publication = found.publication
     if symbol is not None:
         _print_steps(found, symbol)
+    forecast = _replay_forecasts(workspace, publication)
     values = f"{len(found.levels):,} levels of {len(publication.symbols):,} contracts"
     if found.equal:
         exact = "byte by byte" if found.same_bytes else "every value to the last bit"
@@ -167,7 +175,7 @@ def replay(workspace: Path, policy: str | None, number: int, symbol: str | None)
             f"same {exact}",
             soft_wrap=True,
         )
-        return True
+        return forecast
     for row in found.differing.head(MOST_DIFFERENCES).to_dict(orient="records"):
         say(
             f"{row['symbol']} {row['side']} tier {row['tier']}, {row['column']}: published "
@@ -182,6 +190,50 @@ def replay(workspace: Path, policy: str | None, number: int, symbol: str | None)
         f"{', '.join(f'{name} {version}' for name, version in libraries.items())}"
     )
     return False
+
+
+def _replay_forecasts(workspace: Path, publication: Publication) -> bool:
+    """Make the forecasts again where the model is here; False where they differ."""
+    if publication.record.reverts_to is not None or DECISIONS not in publication.record.files:
+        return True
+    version = publication.origin.model_version
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            bundle = _bundle_of(workspace, publication, Path(folder))
+        except MargincastError as error:
+            say(f"forecasts are taken as recorded, {version} cannot be asked: {error}")
+            return True
+        found = forecasts_again(publication, bundle)
+    assert found is not None, "the publication names its decisions"
+    made, count = found
+    recorded = publication.inputs.forecasts
+    same = (made == recorded) | (np.isnan(made) & np.isnan(recorded))
+    if same.all():
+        output.print(
+            f"forecasts of {len(made):,} contracts made again by {version} from {count:,} recorded "
+            "decisions: the same to the last bit",
+            soft_wrap=True,
+        )
+        return True
+    for contract, side in np.argwhere(~same)[:MOST_DIFFERENCES].tolist():
+        say(
+            f"{publication.symbols[contract]} {SIDES[side]}: forecast recorded "
+            f"{recorded[contract, side]!r}, made again {made[contract, side]!r}"
+        )
+    say(f"{int((~same).sum()):,} forecasts of {version} are not the same when made again")
+    return False
+
+
+def _bundle_of(workspace: Path, publication: Publication, folder: Path) -> Bundle:
+    """Return the model behind a publication: as kept here, else from MLflow."""
+    digest = publication.record.bundle_digest
+    name, _, version = publication.origin.model_version.rpartition("/")
+    kept = workspace / "mlruns" / "last_good" / name / digest[:16]
+    if kept.is_dir():
+        return read_bundle(kept, LOADERS, digest)
+    registry = Registry(publication.policy.tracking.uri, workspace)
+    fetched = registry.fetch(registry.version(name, int(version)), folder)
+    return read_bundle(fetched, LOADERS, digest)
 
 
 def _print_steps(found: Replayed, symbol: str) -> None:

@@ -4,7 +4,7 @@ Responsible for the two steps ``margincast score`` ends with: the summary of wha
 last publication and why, and, only if asked, the publication.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,8 +15,10 @@ from margincast.jobs.console import output, say
 from margincast.jobs.person import acting_person
 from margincast.margin.explanation import percent
 from margincast.margin.override import Override
+from margincast.models.protocol import Panel
 from margincast.serving.batch import Scored
 from margincast.serving.publications.changes import Changes, changes_between
+from margincast.serving.publications.decisions import keep_decisions
 from margincast.serving.publications.publication import Publication
 from margincast.serving.publications.store import PublicationStore, is_published
 from margincast.specs.schedule import BaseSchedule
@@ -37,6 +39,8 @@ class Proposal:
         overrides: margins set by hand that were applied.
         bundle_digest: identity of the model; empty where there was none.
         last: the publication they would follow; None where there is none.
+        decisions: what the model was asked about, per horizon in minutes; None where there was no
+            model.
     """
 
     scored: Scored
@@ -45,6 +49,7 @@ class Proposal:
     overrides: Sequence[Override]
     bundle_digest: str
     last: Publication | None
+    decisions: Mapping[int, Panel] | None = None
 
     @property
     def published_already(self) -> bool:
@@ -81,7 +86,7 @@ def publish(
     """
     if proposal.published_already:
         return None
-    last = proposal.last
+    last, decisions = proposal.last, proposal.decisions
     made = store.publish(
         proposal.scored,
         policy=proposal.policy,
@@ -91,6 +96,7 @@ def publish(
         reason=reason,
         follows=0 if last is None else last.number,
         bundle_digest=proposal.bundle_digest,
+        decisions=None if decisions is None else keep_decisions(store.folder, decisions),
     )
     say_published(made)
     return made

@@ -4,7 +4,7 @@ Responsible for the proposal that a venue may publish, and for saying what it wo
 is in force until it is published.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from margincast.jobs.situation import (
 )
 from margincast.jobs.tables import margin_table
 from margincast.margin.schedule import require_policy_fits
+from margincast.models.protocol import Panel
 from margincast.serving.batch import Origin, latest_forecasts, policy_hash, score_fallback
 from margincast.serving.champion import resolve_champion
 from margincast.serving.publications.publication import Publication
@@ -95,13 +96,17 @@ def run(
     store = store_of(setting.workspace, policy.name)
     last = store.latest()
     problem = digest = ""
+    asked: Mapping[int, Panel] | None = None
     try:
         situation = _situation(policy, setting, of_data)
         digest = situation.model.bundle.manifest.digest
         at_moment = moment or situation.newest
         _say_what_there_is(situation, at_moment)
         decisions = situation.decisions_at(at_moment)
+        asked = decisions.unseen
         forecasts = situation.forecasts_of(decisions)
+        if situation.asked.reused:
+            say(situation.asked.describe())
         model, version = policy.model.registered_model, situation.model.version
         before = store.before(at_moment)
         made = latest_forecasts(decisions.unseen, forecasts, model, version)
@@ -151,7 +156,7 @@ def run(
         for said, count in reasons.head(5).items():
             say(f"{count} of {len(levels)} levels fall back: {said}")
     output.print(f"margin levels: {path}", soft_wrap=True)
-    proposal = Proposal(scored, policy, schedule, by_hand, digest, last)
+    proposal = Proposal(scored, policy, schedule, by_hand, digest, last, asked)
     say_changes(proposal)
     if reason is None:
         return Scoring(levels, path, problem)

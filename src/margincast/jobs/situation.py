@@ -14,6 +14,7 @@ import pandas as pd
 
 from margincast.core.errors import CheckFailedError, InputError, MargincastError
 from margincast.core.time import format_duration
+from margincast.features.cache import FeatureCache
 from margincast.features.pipeline import FeatureTable, build_features
 from margincast.jobs.books import books_at
 from margincast.jobs.open_interest import open_interest_at
@@ -32,6 +33,7 @@ from margincast.serving.batch import (
     score,
 )
 from margincast.serving.bundle import Bundle, read_bundle
+from margincast.serving.kept_forecasts import KeptForecasts
 from margincast.serving.publications.publication import Publication
 from margincast.serving.registry import RegisteredVersion
 from margincast.specs.features import FeatureSet
@@ -92,6 +94,7 @@ class Situation:
         root: folder that its paths start at.
         market: bars, books and other sources.
         table: features.
+        asked: the model, through what it said before.
     """
 
     model: Model
@@ -99,6 +102,7 @@ class Situation:
     root: Path
     market: Market
     table: FeatureTable
+    asked: KeptForecasts
 
     @property
     def newest(self) -> datetime:
@@ -148,7 +152,7 @@ class Situation:
         All horizons are asked: what one of them may be hangs on the others. Models with a memory
         learn from the decisions before.
         """
-        return self.model.bundle.forecaster.predict(decisions.unseen)
+        return self.asked.predict(decisions.unseen)
 
     def levels_at(
         self,
@@ -280,7 +284,8 @@ def situation_of(model: Model, setting: Setting, data_overrides: Sequence[str]) 
     market = read_market(places, model.feature_set, root)
     table = build_features(model.feature_set, market.sources, setting.cache)
     setting.say_what_was_reused()
-    return Situation(model, places, root, market, table)
+    kept = None if setting.cache is None else FeatureCache(setting.cache.folder)
+    return Situation(model, places, root, market, table, KeptForecasts(model.bundle, kept))
 
 
 def named_by(schedule: BaseSchedule) -> set[str]:

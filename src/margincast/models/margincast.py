@@ -114,9 +114,12 @@ class MargincastForecaster:
 
     def predict(self, panel: Panel) -> TailForecast:
         """Forecast quantiles and expected shortfall for every row."""
-        fitted = self._require_fitted()
-        base, quantiles = self._uncorrected(panel, fitted)
-        return self.corrected(base, quantiles, self._corrections(panel, quantiles, fitted))
+        return self.finished(panel, *self.uncorrected(panel))
+
+    def finished(self, panel: Panel, base: FloatArray, quantiles: FloatArray) -> TailForecast:
+        """Return the forecasts that :meth:`uncorrected` ones of a whole panel become."""
+        corrections = self._corrections(panel, quantiles, self._require_fitted())
+        return self.corrected(base, quantiles, corrections)
 
     def uncorrected(self, panel: Panel) -> tuple[FloatArray, FloatArray]:
         """Return the calibrated forecasts at the head's levels and at those served.

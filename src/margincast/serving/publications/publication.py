@@ -37,6 +37,8 @@ from margincast.specs.serving import MarginPolicy
 POLICY = "specs/policy.json"
 SCHEDULE = "specs/schedule.json"
 OVERRIDES = "overrides.json"
+DECISIONS = "inputs/decisions.json"
+"""Names the pieces of decisions that the model was asked about; absent where there was no model."""
 _TIMES = ("begins", "expires")
 
 
@@ -120,12 +122,12 @@ class Publication:
     @cached_property
     def policy(self) -> MarginPolicy:
         """The margin policy behind it."""
-        return validate_spec(self._json(POLICY), MarginPolicy, f"{POLICY} of {self.name}")
+        return validate_spec(self.read_json(POLICY), MarginPolicy, f"{POLICY} of {self.name}")
 
     @cached_property
     def schedule(self) -> BaseSchedule:
         """The base schedule behind it."""
-        return validate_spec(self._json(SCHEDULE), BaseSchedule, f"{SCHEDULE} of {self.name}")
+        return validate_spec(self.read_json(SCHEDULE), BaseSchedule, f"{SCHEDULE} of {self.name}")
 
     @cached_property
     def overrides(self) -> tuple[Override, ...]:
@@ -138,7 +140,7 @@ class Publication:
                     **{name: datetime.fromisoformat(one[name]) for name in _TIMES},
                 }
             )
-            for one in self._json(OVERRIDES)["overrides"]
+            for one in self.read_json(OVERRIDES)["overrides"]
         )
 
     @cached_property
@@ -180,7 +182,12 @@ class Publication:
         for path in sorted(self.record.files):
             self.content(path)
 
-    def _json(self, path: str) -> dict[str, Any]:
+    def read_json(self, path: str) -> dict[str, Any]:
+        """Read one of its JSON files.
+
+        Raises:
+            PublicationError: the file is missing or was changed.
+        """
         raw = json.loads(self.content(path))
         assert isinstance(raw, dict)
         return raw

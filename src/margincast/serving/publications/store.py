@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -28,6 +29,7 @@ from margincast.margin.override import Override
 from margincast.serving.batch import Scored
 from margincast.serving.manifest import json_bytes, library_versions
 from margincast.serving.publications.publication import (
+    DECISIONS,
     OVERRIDES,
     POLICY,
     SCHEDULE,
@@ -193,6 +195,7 @@ class PublicationStore:
         kind: Kind = "publish",
         reverts_to: int | None = None,
         bundle_digest: str = "",
+        decisions: Mapping[str, Any] | None = None,
         now: datetime | None = None,
     ) -> Publication:
         """Put margins in force, under the next number; on the disk when this returns.
@@ -208,6 +211,8 @@ class PublicationStore:
             kind: of act.
             reverts_to: number of the publication that is in force again.
             bundle_digest: identity of the model's bundle; empty where there was no model.
+            decisions: names what the model was asked about, as
+                :func:`~margincast.serving.publications.decisions.keep_decisions` does.
             now: the time; the clock's if not given.
 
         Raises:
@@ -230,6 +235,8 @@ class PublicationStore:
                     "ones in force again use margincast publications revert"
                 )
             files = files_of(scored, policy, schedule, overrides)
+            if decisions is not None:
+                files[DECISIONS] = json_bytes(dict(decisions), DECISIONS)
             as_of = scored.levels["data_as_of"].max()
             record = Record(
                 number=follows + 1,
@@ -377,7 +384,9 @@ def is_published(
     """Whether a publication is of these very levels, specs and overrides, byte by byte."""
     files = files_of(scored, policy, schedule, overrides)
     told = publication.record
-    return {path: sha256(content).hexdigest() for path, content in files.items()} == told.files
+    # what the model was asked about shows in its forecasts
+    expected = {path: digest for path, digest in told.files.items() if path != DECISIONS}
+    return {path: sha256(content).hexdigest() for path, content in files.items()} == expected
 
 
 def _utc(scored: Scored) -> datetime:
