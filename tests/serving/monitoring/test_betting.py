@@ -95,7 +95,7 @@ def test_a_doubled_rate_is_found_and_a_later_change_is_too():
     later, _ = paths(np.concatenate([calm, doubled]).mean(axis=2), "too many")
     assert (at_once.max(axis=0) >= 100.0).mean() > 0.95
     assert (later.max(axis=0) >= 100.0).mean() > 0.9
-    # evidence of years of calm is not a burden: the change costs not much more time than a start
+    # calm is a burden that does not grow with its length: 500 bets of it cost a few times the delay
     first = (at_once >= 100.0).argmax(axis=0)
     after = (later[500:] >= 100.0).argmax(axis=0)
     assert np.median(after) < 4 * np.median(first)
