@@ -119,6 +119,7 @@ def test_without_a_champion_that_is_what_it_says(command, tmp_path, later_market
     spec = tmp_path / "empty" / "serving" / "monitors" / "demo.toml"
     ending = command("monitor", spec, "--data", later_market, "--at", LAST, "--json")
     assert ending.code == 1
+    assert command("monitor", spec, "--json", "--act").code == 2
     report = json.loads(ending.output)
     assert status(report)["champion"] == "alarm"
     assert report["model"] == ""

@@ -25,6 +25,8 @@ def monitor(
     ] = False,
 ) -> None:
     """Coverage, drift and freshness of a policy's margins (exit 1 while an alarm is raised)."""
+    if as_json and act:
+        raise typer.BadParameter("--act prints what its job prints; read monitor.json instead")
     from margincast.jobs import monitor as job
 
     found = job.run(spec, data, out, overrides or [], at=at, cache=cache, as_json=as_json, act=act)
