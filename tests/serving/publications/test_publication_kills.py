@@ -5,50 +5,84 @@ import signal
 import time
 
 import numpy as np
+import pytest
 from tests.serving.publications.publication_case import publish, scored
 
 from margincast.core.digest import digest_of_file
 from margincast.serving.publications.store import PublicationStore
 
-KILLS = 6
 
+@pytest.fixture
+def killed_publisher(tmp_path):
+    """Publish in a process of its own and kill it: at one of its syncs, or after some seconds."""
+    folder, here = tmp_path / "p", tmp_path / "here"
 
-def publish_for_ever(folder):
-    store = PublicationStore(folder)
-    (folder.parent / "ready").touch()
-    for hour in range(store.last_number, 10_000):
-        publish(store, scored(hour))
+    def publish_until(sync):
+        store, real, calls = PublicationStore(folder), os.fsync, 0
 
+        def counted(descriptor):
+            nonlocal calls
+            calls += 1
+            real(descriptor)
+            if calls == sync:
+                here.touch()
+                time.sleep(60)
 
-def files_of(folder):
-    return {path: digest_of_file(path) for path in folder.glob("0*/**/*") if path.is_file()}
+        os.fsync = counted
+        if sync is None:
+            here.touch()
+        for hour in range(store.last_number, 10_000):
+            publish(store, scored(hour))
 
-
-def test_a_publisher_killed_at_any_moment_leaves_whole_publications_only(tmp_path):
-    """benchmarks/publication_kills.py does it two hundred times, and to the command as well."""
-    folder, rng = tmp_path / "p", np.random.default_rng(4)
-    known, interrupted = {}, 0
-    for _ in range(KILLS):
-        (tmp_path / "ready").unlink(missing_ok=True)
+    def run(*, sync=None, seconds=0.0):
+        here.unlink(missing_ok=True)
         child = os.fork()
         if child == 0:
-            publish_for_ever(folder)
-            os._exit(0)
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0.02, 0.12))
+            try:
+                publish_until(sync)
+            finally:
+                os._exit(1)
+        while not here.exists():
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), "the publisher ended by itself"
+            time.sleep(0.002)
+        time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        interrupted += bool(list(folder.glob(".new-*")))
-        store = PublicationStore(folder)
-        assert len(store.records()) == store.last_number
-        if store.last_number:
-            assert len(store.latest().levels) == store.latest().record.levels
-        found = files_of(folder)
-        assert known.items() <= found.items()
-        known = found
-    assert interrupted, "no kill hit the writing: the moments above are no good"
+        return folder
+
+    return run
+
+
+def found_whole(folder, known):
+    """Read everything; what was there is there still, byte by byte."""
+    store = PublicationStore(folder)
+    assert len(store.records()) == store.last_number
+    if store.last_number:
+        assert len(store.latest().levels) == store.latest().record.levels
+    found = {path: digest_of_file(path) for path in folder.glob("0*/**/*") if path.is_file()}
+    assert known.items() <= found.items()
+    return found
+
+
+def test_a_publisher_killed_at_every_step_leaves_whole_publications_only(killed_publisher):
+    """A step ends where something is brought to the disk: files, folders, the number, the head."""
+    known, seen = {}, set()
+    for sync in range(1, 18):
+        folder = killed_publisher(sync=sync)
+        left, before = bool(list(folder.glob(".new-*"))), len(known)
+        known = found_whole(folder, known)
+        seen.add((left, len(known) > before))
+    # killed with half a folder, and with a whole one whose head was not written yet
+    assert {(True, False), (False, True)} <= seen
     store = PublicationStore(folder)
     number = store.last_number
     assert publish(store, scored(10_000)).number == number + 1
     assert not list(folder.glob(".new-*"))
+
+
+def test_a_publisher_killed_at_any_moment_leaves_whole_publications_only(killed_publisher):
+    """benchmarks/publication_kills.py does it two hundred times, and to the command as well."""
+    known, rng = {}, np.random.default_rng(4)
+    for _ in range(4):
+        folder = killed_publisher(seconds=rng.uniform(0.02, 0.12))
+        known = found_whole(folder, known)
