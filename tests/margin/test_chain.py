@@ -1,6 +1,6 @@
 """The policy chain: what every step does, and what holds whatever comes."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -359,6 +359,36 @@ def test_a_fall_within_the_hold_waits():
     rates = [chain.mmr[0] for chain, _ in made]
     assert rates[0] == rates[1] == rates[2] > rates[3]
     assert made[1][0].binding() == ("hold",)
+
+
+def test_a_tier_is_held_with_the_one_under_it():
+    # both would fall: the first by 3 %, which waits, the second by 4.6 % to 4.88 %, below 5 %
+    steady = policy("publication", publication={"hold": 0.04}, rounding={"mmr_step": 0.0001})
+    numbers, under = Parameters.of(steady), np.array([-1, 0])
+
+    def rates(memory, at, costs):
+        known = replace(inputs([0.04, 0.04]), cost=np.array(costs))
+        return advance(memory, known, at, numbers, under=under)
+
+    memory, before = rates(Memory.blank(2), START, [0.05 / 1.1 - 0.04, 0.0511 / 1.1 - 0.04])
+    assert before.mmr.tolist() == [0.05, 0.0511]
+    after, chain = rates(memory, START + HOUR, [0.0485 / 1.1 - 0.04, 0.04875 / 1.1 - 0.04])
+    assert chain.mmr.tolist() == [0.05, 0.05]
+    assert chain.binding() == ("hold", "hold")
+    assert after.published.tolist() == [0.05, 0.05]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rates_never_fall_from_tier_to_tier_whatever_came_before(seed):
+    numbers, memory, rng = Parameters.of(EVERYTHING), Memory.blank(3), np.random.default_rng(seed)
+    forecasts = 0.05 * np.exp(np.cumsum(rng.normal(0, 0.05, 100)))
+    for number, forecast in enumerate(forecasts):
+        known = inputs([forecast] * 3, long_run=0.04, stressed=0.1)
+        known = replace(known, cost=np.sort(rng.uniform(0.001, 0.01, 3)))
+        memory, chain = advance(
+            memory, known, START + number * HOUR, numbers, under=np.array([-1, 0, 1])
+        )
+        assert (np.diff(chain.mmr) >= 0.0).all()
 
 
 def test_history_that_is_not_known_changes_nothing():

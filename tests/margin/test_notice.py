@@ -56,19 +56,55 @@ def test_a_fallback_waits_for_nothing():
     assert state.mmr.tolist() == [0.09]
 
 
+def test_an_announced_fall_goes_no_lower_than_what_is_published_since():
+    of = policy(notice_of_fall="3h")
+    # the fall to 4 % of hour 1 comes at hour 4, when 6 % is asked for since hour 2
+    assert rates_in_force([0.08, 0.04, 0.06, 0.06, 0.06, 0.06], of) == [
+        0.08, 0.08, 0.08, 0.08, 0.06, 0.06,
+    ]  # fmt: skip
+
+
+def test_an_announced_rise_goes_no_higher_than_what_is_published_since():
+    of = policy(notice_of_rise="2h")
+    assert rates_in_force([0.04, 0.08, 0.05, 0.05], of) == [0.04, 0.04, 0.04, 0.05]
+
+
 @given(
     st.lists(st.integers(1, 50), min_size=1, max_size=30),
     st.integers(1, 8),
     st.integers(1, 12),
 )
-def test_it_is_the_latest_publication_whose_time_has_come(counts, rise, fall):
+def test_a_loop_over_announcements_says_the_same(counts, rise, fall):
     of = policy(notice_of_rise=f"{rise}h", notice_of_fall=f"{fall}h")
-    rates = [count / 100 for count in counts]
-    found, effective = [], []
-    for hour, rate in enumerate(rates):
-        due = [n for n, at in enumerate(effective) if at <= hour]
-        now = rates[due[-1]] if due else None
-        wait = 0 if now is None or rate == now else rise if rate > now else fall
-        effective.append(hour + wait)
-        found.append(rates[[n for n, at in enumerate(effective) if at <= hour][-1]])
-    assert rates_in_force(rates, of) == found
+    in_force, waiting, expected = None, [], []
+    for hour, rate in enumerate(count / 100 for count in counts):
+        if in_force is not None:
+            waiting = [(due, sorted((earlier, rate, in_force))[1]) for due, earlier in waiting]
+        due = [place for place, (at, _) in enumerate(waiting) if at == hour]
+        if due:
+            in_force, waiting = waiting[due[-1]][1], waiting[due[-1] + 1 :]
+        if in_force is None or rate == in_force:
+            in_force, waiting = rate, []
+        else:
+            waiting.append((hour + (rise if rate > in_force else fall), rate))
+        expected.append(in_force)
+    assert rates_in_force([count / 100 for count in counts], of) == expected
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), min_size=1, max_size=40),
+    st.integers(0, 8),
+    st.integers(0, 8),
+)
+def test_tiers_keep_their_order_and_rates_in_force_follow_the_published_ones(moves, rise, fall):
+    given_notice = {"notice_of_rise": f"{rise}h", "notice_of_fall": f"{fall}h"}
+    of = policy(**{name: value for name, value in given_notice.items() if value != "0h"})
+    state = InForce.blank(2)
+    for hour, (low, more) in enumerate(moves):
+        rates, before = np.array([low, low + more]) / 100, state.mmr
+        state = state.publish(rates, START + hour * HOUR, of, at_once=np.zeros(2, dtype=bool))
+        assert state.mmr[0] <= state.mmr[1]
+        # a rate in force moves towards what is published now, and not beyond it
+        fell, rose = state.mmr < before, state.mmr > before
+        assert (state.mmr[fell] >= rates[fell]).all()
+        assert (state.mmr[rose] <= rates[rose]).all()

@@ -179,7 +179,12 @@ def usable(forecast: FloatArray, cost: FloatArray, policy: Parameters) -> BoolAr
 
 
 def advance(
-    memory: Memory, inputs: Inputs, at: np.datetime64, policy: Parameters
+    memory: Memory,
+    inputs: Inputs,
+    at: np.datetime64,
+    policy: Parameters,
+    *,
+    under: npt.NDArray[np.intp] | None = None,
 ) -> tuple[Memory, Chain]:
     """Make the margins of one moment.
 
@@ -191,6 +196,8 @@ def advance(
         inputs: of this moment.
         at: this moment, UTC, after ``memory.at``.
         policy: numbers of the margin policy, or of one a row.
+        under: place of the row of the tier below each row, -1 where there is none, shape (k,);
+            without it no row has one.
 
     Returns:
         The memory for the next moment, and the margins.
@@ -212,7 +219,7 @@ def advance(
     values.append(_speed(values[-1], memory, at, policy))
     limited = values[-1]
     values.append(rounded_up(limited, policy.mmr_step))
-    values.append(_held(values[-1], memory.published, policy))
+    values.append(_in_order(_held(values[-1], memory.published, policy), under))
     mmr = np.where(good, values[-1], np.fmax(inputs.base_mmr, memory.published))
     # a fallback is no forecast: limits go on from the last margin that was made of one
     limited = np.where(good, limited, memory.limited)
@@ -301,6 +308,18 @@ def _held(value: FloatArray, published: FloatArray, policy: Parameters) -> Float
     """Keep a published rate that would fall by a little only."""
     small = (value < published) & (value >= published * (1.0 - policy.hold))
     return np.where(small, published, value)
+
+
+def _in_order(value: FloatArray, under: npt.NDArray[np.intp] | None) -> FloatArray:
+    """Raise what lies below the tier under it: one tier may be held while the next one falls."""
+    if under is None:
+        return value
+    while True:
+        below = np.where(under >= 0, value[under], np.nan)
+        low = value < below  # False for NaN
+        if not low.any():
+            return value
+        value = np.where(low, below, value)
 
 
 def _last_day(

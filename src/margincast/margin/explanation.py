@@ -244,7 +244,7 @@ def _speed(_: Facts, policy: MarginPolicy) -> str:
 
 def _hold(_: Facts, policy: MarginPolicy) -> str:
     hold = policy.publication.hold if policy.publication is not None else 0.0
-    return f"falls by {percent(hold)} or less wait"
+    return f"falls by {percent(hold)} or less wait, and those of the tiers above with them"
 
 
 Words = Callable[[Facts, MarginPolicy], str]
@@ -265,6 +265,6 @@ _LIMITS: Mapping[Rule, tuple[str, Words]] = {
     "multiplier cap": ("lowered to", _multiplier_cap),
     "cap": ("lowered to", _cap),
     "speed limit": ("kept within", _speed),
-    "hold": ("kept as published:", _hold),
+    "hold": ("kept:", _hold),
 }
 """What a step does to a rate, and by which rule."""

@@ -60,8 +60,8 @@ def margin_levels(
     the floors and the caps, rounded up to a multiple of 0.05 %: MMR 4.6 %. On a base MMR of 0.4 %
     that is a multiplier of 11.5; with a ratio of 1.5 the IMR is 6.9 %.
 
-    Rates never fall from tier to tier: base rates and liquidation costs do not, and every step of
-    the chain keeps that order.
+    Rates never fall from tier to tier: base rates and liquidation costs do not, every step of the
+    chain keeps that order, and a tier is held with the one under it.
 
     Args:
         rows: of C contracts.
@@ -245,7 +245,9 @@ def _made(
     shown = forecast[rows.group]
     used = np.where(fallback, np.nan, shown)
     of_chain = Inputs(used, inputs.costs, rows.base_mmr, background.long_run, background.stressed)
-    memory, chain = advance(background.memory, of_chain, background.at, Parameters.of(policy))
+    memory, chain = advance(
+        background.memory, of_chain, background.at, Parameters.of(policy), under=rows.under
+    )
     after = dict(zip(STEPS, chain.values, strict=True))  # an array of the chain
     costs = np.where(chain.fallback, np.nan, inputs.costs)
     mmr, behind = overridden(rows, chain, costs, policy, overrides)

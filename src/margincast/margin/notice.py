@@ -2,6 +2,8 @@
 
 Responsible for the rate in force. A higher margin may come into force sooner than a lower one; a
 publication that comes into force makes all before it void, also those whose time is still to come.
+What waits follows later publications: an announced fall goes no lower, and an announced rise no
+higher, than what is published since. So tiers keep their order while some of them wait.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +13,8 @@ import numpy.typing as npt
 
 from margincast.core.types import BoolArray, FloatArray, Times
 from margincast.specs.serving import MarginPolicy
+
+_TICK = np.timedelta64(1, "us")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class InForce:
     def publish(
         self, rates: FloatArray, moment: np.datetime64, policy: MarginPolicy, *, at_once: BoolArray
     ) -> "InForce":
-        """Announce rates.
+        """Announce rates; those that wait already come to lie between rate in force and new rate.
 
         Args:
             rates: published at ``moment``.
@@ -64,8 +68,8 @@ class InForce:
             policy: says how long before it comes into force a rise or fall is announced.
             at_once: rows that wait for nothing (a first publication, a fallback), shape (k,).
         """
-        now = self.at(moment)
         effective = moment + self.waits(rates, moment, policy, at_once=at_once)
+        now = self._following(rates, moment)
         return replace(now, announced=(*now.announced, (effective, rates))).at(moment)
 
     def waits(
@@ -79,7 +83,7 @@ class InForce:
             policy: says how long rises and falls wait.
             at_once: rows that wait for nothing.
         """
-        now = self.at(moment)
+        now = self._following(rates, moment)
         notice = policy.publication
         rise = notice.notice_of_rise if notice is not None else None
         fall = notice.notice_of_fall if notice is not None else None
@@ -90,3 +94,15 @@ class InForce:
         if fall is not None:
             waits[(rates < now.mmr) & ~first] = np.timedelta64(fall)
         return waits
+
+    def _following(self, rates: FloatArray, moment: np.datetime64) -> "InForce":
+        """Return what is in force at a moment when rates are published: what waits follows them.
+
+        Also what comes into force at this very moment.
+        """
+        if not self.announced:
+            return self
+        before = self.at(moment - _TICK)
+        low, high = np.fmin(rates, before.mmr), np.fmax(rates, before.mmr)
+        waiting = ((due, np.clip(earlier, low, high)) for due, earlier in before.announced)
+        return replace(before, announced=tuple(waiting)).at(moment)

@@ -58,6 +58,11 @@ class TierRows:
         return np.asarray(self.tier == 1)
 
     @property
+    def under(self) -> Numbers:
+        """Place of the tier below each row, -1 for first tiers."""
+        return np.where(self.first, -1, np.arange(len(self)) - 1)
+
+    @property
     def last(self) -> BoolArray:
         """Rows of last tiers: as many as there are contracts' sides, in their order."""
         return np.append(self.first[1:], True)[: len(self)]

@@ -44,12 +44,14 @@ class Rows:
         sides: S.
         base_mmr: shape (k,).
         cost: of closing the tier's notional, shape (k,).
+        under: place of the tier below each row, -1 where there is none; None where none has one.
     """
 
     contracts: int
     sides: int
     base_mmr: FloatArray
     cost: FloatArray
+    under: npt.NDArray[np.intp] | None = None
 
     @property
     def tiers(self) -> int:
@@ -115,7 +117,7 @@ def through_time(
             fresh = at - latest_at <= np.timedelta64(max_data_age)
             usable = np.where(fresh, latest, np.nan).ravel()
             inputs = inputs_at(at, np.tile(usable, rows.tiers), rows, references)
-            memory, chain = advance(memory, inputs, at, policy)
+            memory, chain = advance(memory, inputs, at, policy, under=rows.under)
         yield Moment(at, decisions, chain, memory, never & ~np.isnan(memory.limited))
 
 

@@ -120,4 +120,5 @@ def _layout(rows: TierRows, policy: MarginPolicy) -> tuple[Rows, npt.NDArray[np.
     base, cost = (np.full(deepest * len(SIDES) * contracts, np.nan) for _ in range(2))
     base[place] = rows.base_mmr
     cost[place], _ = costs_of(rows, policy, {})
-    return Rows(contracts, len(SIDES), base, cost), place
+    under = np.maximum(np.arange(len(base)) - len(SIDES) * contracts, -1)
+    return Rows(contracts, len(SIDES), base, cost, under), place
