@@ -323,6 +323,18 @@ def test_never_below_the_floor_nor_above_the_cap(forecasts):
             assert limits.mmr_floor <= chain.mmr[0] <= limits.mmr_cap
 
 
+def test_a_floor_that_was_raised_is_not_held_back_by_the_speed_limit():
+    numbers = Parameters.of(policy("speed"))
+    memory, first = advance(Memory.blank(1), inputs(0.003, base=0.004), START, numbers)
+    assert first.mmr.tolist() == [0.0055]
+    # a base schedule of four times the margin: a rise of a fifth an hour would stay below it
+    _, raised = advance(memory, inputs(0.003, base=0.02), START + HOUR, numbers)
+    assert (raised.mmr.tolist(), raised.binding()) == ([0.02], ("base schedule",))
+    strict = Parameters.of(policy("speed", limits={"mmr_floor": 0.03}))
+    _, raised = advance(memory, inputs(0.003), START + HOUR, strict)
+    assert (raised.mmr.tolist(), raised.binding()) == ([0.03], ("floor",))
+
+
 @given(st.lists(FORECASTS, min_size=1, max_size=40))
 def test_the_buffer_is_a_share_used_at_once_and_rebuilt_slowly(forecasts):
     shares = np.array([chain.buffer[0] for chain, _ in path(forecasts)])

@@ -59,7 +59,7 @@ def haircuts(
     *,
     bars: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--bars", help="Bars of the contracts, for [long_run].", metavar="DIR"),
+        typer.Option("--bars", help="Bars of the contracts, for \\[long_run].", metavar="DIR"),
     ] = None,
     subject: Annotated[
         Optional[str],  # noqa: UP045

@@ -35,7 +35,7 @@ def tiers(
     job: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--job", help="Job whose [data] is read; default: the model's.", metavar="JOB.toml"
+            "--job", help="Job whose \\[data] is read; default: the model's.", metavar="JOB.toml"
         ),
     ] = None,
 ) -> None:

@@ -216,7 +216,9 @@ def advance(
     values.append(values[-1] * (1.0 + policy.buffer_rate * buffer))
     values += _references(values[-1], cost, inputs, policy)
     values += _limits(values[-1], cost, inputs.base_mmr, policy)
-    values.append(_speed(values[-1], memory, at, policy))
+    # a floor raised since, in the policy or the schedule, holds at once
+    least = np.maximum(policy.mmr_floor, policy.multiplier_floor * inputs.base_mmr)
+    values.append(np.maximum(_speed(values[-1], memory, at, policy), least))
     limited = values[-1]
     values.append(rounded_up(limited, policy.mmr_step))
     values.append(_in_order(_held(values[-1], memory.published, policy), under))
