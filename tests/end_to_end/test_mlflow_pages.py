@@ -1,21 +1,16 @@
-"""MLflow's pages in a real browser, as somebody sees them who comes to compare models.
-
-Screenshots of what was seen are kept in ``out/screenshots`` of the checkout.
-"""
+"""MLflow's pages in a real browser, as somebody sees them who comes to compare models."""
 
 import contextlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from tests.end_to_end.browsing import PATIENCE_SECONDS, open_browser, sync_api, watched
 
 from margincast.jobs.run_pages import ALL_MODELS, JOBS, LATEST, OVER_TIME
 from margincast.jobs.run_pages import views as experiment_views
@@ -23,13 +18,6 @@ from margincast.training.tracking.pages import experiment_page, view_page
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed (.ci/test-packages does)", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-
-SCREENSHOTS = Path(__file__).resolve().parents[2] / "out" / "screenshots"
-PATIENCE_SECONDS = 120.0
 EXPECTED = {
     "/ajax-api/2.0/mlflow/users/current": "who is logged in: nobody, this server asks for no login",
 }
@@ -44,38 +32,6 @@ NO_ASSISTANT = """
         localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
     }
 """
-
-
-@dataclass
-class Watched:
-    """A browser page, and what went wrong on it."""
-
-    page: "sync_api.Page"
-    address: str
-    problems: list[str] = field(default_factory=list)
-
-    def open(self, link: str) -> None:
-        self.page.goto(f"{self.address}/{link}")
-
-    def see(self, what: "sync_api.Locator") -> None:
-        sync_api.expect(what.first).to_be_visible()
-
-    def keep(self, name: str) -> None:
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        path = SCREENSHOTS / f"{name}.png"
-        self.page.screenshot(path=path)
-        print(f"screenshot: {path}")  # noqa: T201  # pytest -s shows where they are
-
-    @property
-    def rows(self) -> list[str]:
-        """Names of the runs in the table, from above."""
-        found = self.page.locator(".ag-row").evaluate_all(
-            "rows => rows.map(row => [Number(row.getAttribute('row-index')),"
-            " row.querySelector('a')?.innerText])"
-        )
-        return [
-            name for _, name in sorted((row for row in found if row[1]), key=lambda row: row[0])
-        ]
 
 
 @pytest.fixture(scope="module")
@@ -121,47 +77,18 @@ def _answers(url):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        context = browser.new_context(viewport={"width": 1500, "height": 900})
-        context.set_default_timeout(1000 * PATIENCE_SECONDS)
-        sync_api.expect.set_options(timeout=1000 * PATIENCE_SECONDS)
-        context.add_init_script(NO_ASSISTANT)
-        yield context
-        browser.close()
+    with open_browser() as browser:
+        yield browser
 
 
 @pytest.fixture
 def seen(browser, address):
-    """A page; what it complains of, asks of other hosts or is refused fails the test."""
-    page = browser.new_page()
-    seen = Watched(page, address)
-
-    def expected(url: str) -> bool:
-        return any(url == address + path for path in EXPECTED)
-
-    def on_console(message):
-        known = any(text in message.text for text in HARMLESS)
-        if message.type == "error" and not known and not expected(message.location["url"]):
-            seen.problems.append(f"console: {message.text} ({message.location['url']})")
-
-    def on_request(request):
-        if not request.url.startswith((address, "data:", "blob:")):
-            seen.problems.append(f"another host: {request.url}")
-
-    def on_response(response):
-        if response.status >= 400 and not expected(response.url):
-            seen.problems.append(f"{response.status}: {response.url}")
-
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: seen.problems.append(f"script: {error}"))
-    page.on("request", on_request)
-    page.on("response", on_response)
-    yield seen
-    page.close()
-    assert seen.problems == []
+    """A page of MLflow; what it complains of, asks of other hosts or is refused fails the test."""
+    expected = {address + path for path in EXPECTED}
+    with watched(
+        browser, address, expected=expected, harmless=HARMLESS, script=NO_ASSISTANT
+    ) as seen:
+        yield seen
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,13 @@ class Limits(Spec):
         return self
 
 
+class MonitorReport(Spec):
+    """What ``margincast monitor`` found, shown beside the margins."""
+
+    report: str
+    """Its ``monitor.json``, a path from the workspace."""
+
+
 class Service(Spec):
     """One service of one store of publications."""
 
@@ -98,3 +105,5 @@ class Service(Spec):
     publications: Published
     access: Access
     limits: Limits
+    monitor: MonitorReport | None = None
+    """Present: exceedances and alarms are shown."""

@@ -102,6 +102,8 @@ def test_contracts_are_found_by_status(own):
     found = service.ask("/v1/margins?status=fallback").json["contracts"]
     assert [one["symbol"] for one in found] == ["SIM-BTC"]
     assert found[0]["sides"][0]["forecast"] is None
+    (moment,) = service.ask("/v1/history/SIM-BTC?side=long").json["moments"]
+    assert (moment["status"], moment["forecast"]) == ("fallback", None)
     calm = service.ask("/v1/margins?status=ok").json["contracts"]
     assert [one["symbol"] for one in calm] == ["SIM-ALT", "SIM-ETH"]
 

@@ -31,6 +31,7 @@ QUESTIONS = {
     "GET /v1/policy": ("/v1/policy", "read", None),
     "GET /v1/publications": ("/v1/publications", "read", None),
     "GET /v1/history/{symbol}": ("/v1/history/SIM-BTC?side=long", "read", None),
+    "GET /v1/monitor": ("/v1/monitor?symbol=SIM-BTC", "read", None),
     "GET /v1/status": ("/v1/status", "read", None),
     "GET /health": ("/health", "", None),
     "GET /ready": ("/ready", "", None),

@@ -154,3 +154,12 @@ def test_a_defect_is_an_incident_with_a_number_and_no_trace(asked, monkeypatch, 
     assert "secret" not in answer.text
     assert f"incident {incident}" in caplog.text
     assert "secret of /etc/hosts" in caplog.text
+
+
+def test_the_page_may_load_nothing_from_elsewhere(asked):
+    answer = asked.ask("/", scope="")
+    assert answer.status == 200
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert "access-control-allow-origin" not in answer.headers

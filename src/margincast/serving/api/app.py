@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from margincast import __version__
-from margincast.serving.api import margins, record, standing, stream, what_if
+from margincast.serving.api import margins, page, record, standing, stream, what_if
 from margincast.serving.api.examples import with_examples
 from margincast.serving.api.guard import API_POLICY, Guard, incident
 from margincast.serving.api.problem import MEDIA_TYPE, Refusal
@@ -56,9 +56,8 @@ def create_app(state: State) -> Guard:
             RequestValidationError: _invalid,
         },
     )
-    for one in (
-        margins.router, record.router, record.admin, what_if.router, stream.router, standing.router,
-    ):  # fmt: skip
+    routers = [margins.router, record.router, record.admin, what_if.router]
+    for one in (*routers, stream.router, standing.router, page.router):
         app.include_router(one)
     document = openapi(app)
 

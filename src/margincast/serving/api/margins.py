@@ -67,6 +67,12 @@ class PageQuery(Question):
     ] = None
 
 
+class TableQuery(PageQuery):
+    """Which contracts, and which of their tiers."""
+
+    tier: Annotated[int | None, Field(ge=1, le=1_000, description="Only this tier.")] = None
+
+
 @router.get("/v1/margins/{symbol}", response_model=Margins, responses=refusals(304, 404))
 async def margins_of_a_contract(
     symbol: AnySymbol, query: Annotated[PositionQuery, Query()], request: Request, view: ViewOf
@@ -83,7 +89,7 @@ async def margins_of_a_contract(
 
 @router.get("/v1/margins", response_model=Table, responses=refusals(304))
 async def margins(
-    query: Annotated[PageQuery, Query()], request: Request, view: ViewOf, state: StateOf
+    query: Annotated[TableQuery, Query()], request: Request, view: ViewOf, state: StateOf
 ) -> Response:
     """Margins of all contracts, page by page."""
     symbols, following = _page(query, view, state.service.limits.batch)
@@ -94,7 +100,7 @@ async def margins(
             b'{"publication":%b,"contracts":%b,"next":%b}'
             % (
                 encode(view.publication),
-                view.table(symbols, query.side or ""),
+                view.table(symbols, query.side or "", query.tier),
                 encode(following),
             )
         ),

@@ -142,5 +142,6 @@ def _moment(publication: Publication, row: dict[str, Any]) -> Json:
         "number": publication.number,
         "published_at": written(publication.published_at),
         **row,
-        "forecast": number_or_none(row["forecast"]),
+        # not known is null in one file and NaN in another
+        "forecast": None if row["forecast"] is None else number_or_none(row["forecast"]),
     }

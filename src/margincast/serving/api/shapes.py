@@ -224,6 +224,28 @@ class StatusAnswer(Answer):
     data_as_of: datetime | None
 
 
+class Coverage(Answer):
+    """How often a promise was exceeded, of those whose outcome is known."""
+
+    record: Annotated[str, Field(description="forecasts or margins")]
+    symbol: str
+    side: str
+    level: float
+    known: float
+    exceeded: float
+    exceedance_ratio: Annotated[float | None, Field(description="1 is as often as promised.")]
+
+
+class MonitorAnswer(Answer):
+    """What ``margincast monitor`` found last; ``note`` says why there is nothing."""
+
+    at: datetime | None
+    alarm: bool | None
+    note: str
+    checks: list[dict[str, Any]]
+    coverage: list[Coverage]
+
+
 class Health(Answer):
     """The worker runs."""
 

@@ -1,13 +1,23 @@
 """Routes that say how the service stands: for a person, a load balancer, and Prometheus."""
 
-from fastapi import APIRouter, Depends
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
 
 from margincast.serving.api.asking import StateOf, fresh, needs, refusals, strict_query
 from margincast.serving.api.problem import Refusal
-from margincast.serving.api.shapes import Health, StatusAnswer
+from margincast.serving.api.shapes import Health, MonitorAnswer, Question, StatusAnswer
 from margincast.serving.api.view import written
+
+
+class MonitorQuery(Question):
+    """Of which contract exceedances are told."""
+
+    symbol: Annotated[str, Field(max_length=64, description="Empty: all, and all together.")] = ""
+
 
 router = APIRouter(dependencies=[Depends(strict_query)], tags=["standing"])
 
@@ -49,6 +59,14 @@ async def status(state: StateOf) -> Response:
 
 
 @router.get(
+    "/v1/monitor", response_model=MonitorAnswer, dependencies=[needs("read")], responses=refusals()
+)
+async def monitor(query: Annotated[MonitorQuery, Query()], state: StateOf) -> Response:
+    """What the monitor found last: alarms, and how often what was promised was exceeded."""
+    return fresh(state.report.found(query.symbol))
+
+
+@router.get(
     "/metrics",
     response_class=Response,
     dependencies=[needs("read")],
@@ -57,6 +75,6 @@ async def status(state: StateOf) -> Response:
 async def metrics(state: StateOf) -> Response:
     """What all workers count, in the text format of Prometheus."""
     return Response(
-        state.metrics.text(),
+        state.metrics.text() + state.report.metrics,
         headers={"content-type": CONTENT_TYPE_LATEST, "cache-control": "no-store"},
     )

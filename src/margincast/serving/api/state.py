@@ -20,6 +20,7 @@ from margincast.serving.api.metrics import Metrics, forget_dead_workers, residen
 from margincast.serving.api.past import Past
 from margincast.serving.api.problem import Refusal
 from margincast.serving.api.rate import RateLimit
+from margincast.serving.api.report_file import ReportFile
 from margincast.serving.api.view import View
 from margincast.serving.board import Board, Change
 from margincast.serving.ledger import Ledger
@@ -69,6 +70,8 @@ class State:
         self.key_file = KeyFile(self.workspace / self.service.access.keys_file)
         self.audit = Ledger(self.workspace / self.service.access.audit_file)
         self.keys = KeyRing(())
+        monitor = self.service.monitor
+        self.report = ReportFile(None if monitor is None else self.workspace / monitor.report)
         self._keys_seen: tuple[int, int] | None = None
         self._record: Publication | None = None
 
@@ -142,6 +145,7 @@ class State:
     async def look(self) -> None:
         """Look once for new keys and publications."""
         self._look_at_keys()
+        self.report.look()
         shown = self.board.current
         number = shown.header.number if shown is not None else 0
         try:

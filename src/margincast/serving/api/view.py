@@ -75,11 +75,21 @@ class View:
         found = self.snapshot.contracts.get(symbol, {})
         return [one for name, one in found.items() if side in ("", name)]
 
-    def table(self, symbols: Iterable[str], side: str = "") -> bytes:
-        """Return the levels of several known contracts as a list."""
+    def table(self, symbols: Iterable[str], side: str = "", tier: int | None = None) -> bytes:
+        """Return the levels of several known contracts as a list.
+
+        Args:
+            symbols: the contracts.
+            side: long or short; empty: both.
+            tier: only this tier, of sides that have it; None: all.
+        """
+
+        def of_side(levels: SideLevels) -> bytes:
+            return self._side(levels) if tier is None else encode(side_of(levels, tier))
+
         entries = (
             b'{"symbol":%b,"sides":[%b]}'
-            % (encode(symbol), b",".join(self._side(one) for one in self.sides(symbol, side)))
+            % (encode(symbol), b",".join(of_side(one) for one in self.sides(symbol, side)))
             for symbol in symbols
         )
         return b"[%b]" % b",".join(entries)
@@ -99,8 +109,8 @@ class View:
         return text
 
 
-def side_of(levels: SideLevels) -> Json:
-    """Return what a caller reads of a contract's side."""
+def side_of(levels: SideLevels, tier: int | None = None) -> Json:
+    """Return what a caller reads of a contract's side, of all tiers or of one."""
     first = levels.rows[0]
     return {
         "side": levels.side,
@@ -108,7 +118,7 @@ def side_of(levels: SideLevels) -> Json:
         "forecast": number_or_none(first["forecast"]),
         "data_as_of": written(first["data_as_of"]),
         "model_version": first["model_version"],
-        "tiers": [_tier(row) for row in levels.rows],
+        "tiers": [_tier(row) for row in levels.rows if tier in (None, row["tier"])],
     }
 
 
