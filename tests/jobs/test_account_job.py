@@ -99,6 +99,18 @@ def test_marks_may_come_apart_and_scenarios_may_be_added(view):
     assert not last["is_sufficient"]
 
 
+def test_a_contract_without_a_forecast_is_not_taken_for_a_calm_one(view, tmp_path):
+    quiet = levels()
+    quiet.loc[quiet["status"] == "fallback", ["mmr", "imr"]] = [0.0001, 0.0002]
+    write_table(quiet, tmp_path / "levels.parquet")
+    stress = view()["stress"]
+    # led by the one whose moves are known: 2 bitcoins at 32,000 lose what half a price is
+    assert stress[0]["scenario"] == "BTCUSDT -50%"
+    alone = view("symbol,side,size,entry_price,mark_price\nETHUSDT,long,10,3000,3000\n")["stress"]
+    # and it moves no less than that one, though its base schedule's rate is tiny
+    assert alone[0]["loss_usd"] >= 0.5 * 30_000
+
+
 def test_a_fallback_is_shown_with_the_number(view):
     record = view(
         POSITIONS.replace("BTCUSDT,long", "ETHUSDT,short"), collateral="asset,amount\nUSD,1e6\n"

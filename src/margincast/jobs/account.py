@@ -201,8 +201,8 @@ def _notes(positions: list[Position], levels: Levels) -> list[str]:
 def _stressed(pools: tuple[Pool, ...], levels: Levels) -> StressedAccount:
     """Size of every contract's move and cost of closing, as the levels have them.
 
-    Without a forecast a contract is taken to move as far, relative to its MMR, as the one that does
-    most; without a cost closing is taken to cost the MMR, which holds it.
+    Without a forecast a contract is taken to move as far as the one that does most, and as far
+    relative to its MMR; without a cost closing is taken to cost the MMR, which holds it.
     """
     forecasts: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}
@@ -214,7 +214,11 @@ def _stressed(pools: tuple[Pool, ...], levels: Levels) -> StressedAccount:
             own.append(_float(first["forecast"]))
     known = {symbol: float(np.mean(own)) for symbol, own in forecasts.items() if own}
     widest = max((known[name] / float(np.mean(rates[name])) for name in known), default=1.0)
-    sizes = {name: known.get(name, widest * float(np.mean(own))) for name, own in rates.items()}
+    largest = max(known.values(), default=0.0)
+    sizes = {
+        name: known.get(name, max(largest, widest * float(np.mean(own))))
+        for name, own in rates.items()
+    }
     closing: dict[tuple[str, Side], float] = {}
     for pool in pools:
         for each in pool.positions:
