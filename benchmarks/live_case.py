@@ -15,10 +15,9 @@ import polars as pl
 from margincast.data.simulated.market import simulate_market, write_market
 from margincast.data.simulated.parameters import MarketParameters, select_contracts
 from margincast.features.loading import load_feature_set
-from margincast.features.pipeline import build_features
 from margincast.jobs.live_start import Start
 from margincast.jobs.setting import Setting
-from margincast.jobs.situation import Model, Situation
+from margincast.jobs.situation import Model, Situation, situation_of
 from margincast.models.horizons import HorizonForecaster
 from margincast.serving.board import Board
 from margincast.serving.bundle import Bundle
@@ -66,15 +65,16 @@ class Case:
     situation: Situation
 
 
-def live_case(folder: Path, follows: timedelta) -> Case:
+def live_case(folder: Path, follows: timedelta, contracts: int = 3) -> Case:
     """Make a session with a model that decides at every minute.
 
     Args:
         folder: an empty one.
         follows: length of the feed.
+        contracts: how many of them.
     """
     job = load_spec(WORKSPACE / "training" / "demo.toml", TrainingJob, SMALL)
-    parameters = MarketParameters(contracts=select_contracts(list(CONTRACTS)))
+    parameters = MarketParameters(contracts=select_contracts(list(CONTRACTS[:contracts])))
     days = PAST.days + 1 + follows.days
     market = simulate_market(parameters, days=days, seed=1, start=BEGIN)
     cut = BEGIN + PAST
@@ -92,7 +92,7 @@ def live_case(folder: Path, follows: timedelta) -> Case:
     schedule = load_spec(WORKSPACE / policy.schedule.file, BaseSchedule)
     setting = Setting.of(spec, past, folder / "out", "live", "none")
     start = Start(policy, schedule, setting, ())
-    situation = _situation(job, past, cut - timedelta(days=2))
+    situation = _situation(job, setting, cut - timedelta(days=2))
     engine, first = start.engine(situation, None, ())
     live_folder = LiveFolder(folder / "out")
     live_folder.prepare()
@@ -116,9 +116,9 @@ def _not_asked(*_: object) -> Never:
     raise AssertionError("a session that is driven by hand asks no registry")
 
 
-def _situation(job: TrainingJob, past: Path, until: datetime) -> Situation:
+def _situation(job: TrainingJob, setting: Setting, until: datetime) -> Situation:
     features = load_feature_set(WORKSPACE / job.features.set)
-    market = read_market(job.data, features, past)
+    market = read_market(job.data, features, setting.root)
     workload = workload_of(job, features, market)
     fitted = {
         minutes: panel.rows((panel.frame["ts"] <= until - timedelta(hours=1)).to_numpy())
@@ -140,8 +140,7 @@ def _situation(job: TrainingJob, past: Path, until: datetime) -> Situation:
         trained_until=str(first.decided.max()),
     )
     bundle = Bundle(forecaster, Manifest("margincast", "m:M", metadata, {}, {}, "0" * 64), {})
-    table = build_features(features, market.sources)
-    return Situation(Model("demo/1", bundle, job, features), job.data, past, market, table)
+    return situation_of(Model("demo/1", bundle, job, features), setting, ())
 
 
 def _lines(folder: Path, start: datetime, end: datetime) -> list[bytes]:

@@ -12,10 +12,9 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from margincast.features.pipeline import build_features
 from margincast.jobs.live_start import Start
 from margincast.jobs.setting import Setting
-from margincast.jobs.situation import Model, Situation
+from margincast.jobs.situation import Model, situation_of
 from margincast.margin.tier_rows import places_in, tier_rows
 from margincast.models.horizons import HorizonForecaster
 from margincast.serving.batch import Scored
@@ -31,7 +30,6 @@ from margincast.specs.live import LiveMode
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
-from margincast.training.market import read_market
 from margincast.training.workload import forecaster_for
 
 CUT = datetime(2026, 1, 10, 22, tzinfo=UTC)
@@ -118,12 +116,6 @@ def model(small_workload):
     return Model("demo/1", Bundle(forecaster, manifest, {}), job, features)
 
 
-def situation(model, folder):
-    market = read_market(model.job.data, model.feature_set, folder)
-    table = build_features(model.feature_set, market.sources)
-    return Situation(model, model.job.data, folder, market, table)
-
-
 def start_of(workspace, folder, overrides=()):
     spec = workspace / "serving" / "demo.toml"
     policy = load_spec(spec, MarginPolicy, overrides)
@@ -138,7 +130,9 @@ EXACT = [
 
 
 def test_live_levels_are_those_of_batch_scoring(workspace, model, past, market, feed):
-    before, whole = situation(model, past), situation(model, market)
+    before, whole = (
+        situation_of(model, start_of(workspace, folder).setting, ()) for folder in (past, market)
+    )
     for overrides, publications in (((), 12), (REMEMBERING, 6)):
         live = start_of(workspace, past, overrides)
         engine, scored = live.engine(before, None, ())
@@ -203,7 +197,7 @@ class Calm:
 @pytest.fixture
 def session(workspace, model, past, tmp_path):
     start = start_of(workspace, past)
-    engine, first = start.engine(situation(model, past), None, ())
+    engine, first = start.engine(situation_of(model, start.setting, ()), None, ())
     changes = [
         'feed.tables=["bars", "book", "trades", "mark"]',
         "feed.queue_rows=3000",

@@ -109,7 +109,7 @@ class Memory:
         limited_at: when it was made; NaT likewise.
         published: the rate published last, fallbacks included; NaN before the first.
         recent: moments and rates before rounding since 24 hours before ``at``, oldest first; the
-            first is the one that was in force then.
+            first is the one that was in force then. Empty where no rise over a day is limited.
     """
 
     at: np.datetime64 | None
@@ -226,7 +226,9 @@ def advance(
     # a fallback is no forecast: limits go on from the last margin that was made of one
     limited = np.where(good, limited, memory.limited)
     limited_at = np.where(good, at, memory.limited_at)
-    recent = _last_day((*memory.recent, (at, limited)), at)
+    recent = memory.recent
+    if np.isfinite(policy.rise_per_day).any():
+        recent = _last_day((*recent, (at, limited)), at)
     chain = Chain(np.array(values), ~good, mmr, buffer)
     return Memory(at, buffer, limited, limited_at, mmr, recent), chain
 
@@ -295,12 +297,14 @@ def _speed(value: FloatArray, memory: Memory, at: np.datetime64, policy: Paramet
     lowest = memory.limited * np.exp(-hours * policy.fall_per_hour)
     rise = np.minimum(hours * np.log1p(policy.rise_per_hour), _NO_LIMIT)
     highest = memory.limited * np.exp(rise)
-    day_before, *since = (rates for _, rates in _last_day(memory.recent, at))
-    for rates in since:
-        if not np.isnan(day_before).any():
-            break
-        day_before = np.where(np.isnan(day_before), rates, day_before)
-    highest = np.fmin(highest, day_before * (1.0 + policy.rise_per_day))
+    if memory.recent:
+        day_before, *since = (rates for _, rates in _last_day(memory.recent, at))
+        never = np.isnan(memory.limited)
+        for rates in since:
+            if (never | ~np.isnan(day_before)).all():
+                break
+            day_before = np.where(np.isnan(day_before), rates, day_before)
+        highest = np.fmin(highest, day_before * (1.0 + policy.rise_per_day))
     # fmin and fmax: a row that has no rate yet has no limit
     limited = np.fmin(np.fmax(value, lowest), highest)
     return np.where(np.isnan(value), np.nan, limited)

@@ -195,9 +195,14 @@ def week_waves(ts: "pd.Series[pd.Timestamp]", harmonics: tuple[int, ...]) -> Flo
 
 def hour_of_week(ts: "pd.Series[pd.Timestamp]") -> FloatArray:
     """Hours since Monday 00:00 UTC, shape (n,)."""
-    times = ts.dt
-    hours = times.day_of_week * 24 + times.hour + times.minute / 60 + times.second / 3600
-    return np.asarray(hours, dtype=np.float64)
+    seconds = (
+        ts.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[s]").astype(np.int64)
+    )
+    # the first of January 1970 was a Thursday
+    day, in_day = seconds // 86400, seconds % 86400
+    return np.asarray(
+        (day + 3) % 7 * 24 + in_day // 3600 + in_day % 3600 // 60 / 60 + in_day % 60 / 3600
+    )
 
 
 def known_volatilities(values: FloatArray, columns: Sequence[str]) -> FloatArray:

@@ -15,6 +15,7 @@ from margincast.data.bars import PRICES
 from margincast.data.schemas import BARS, TIMESTAMP, check_bar_consistency, check_values
 from margincast.features.stream.clock import instant, microseconds, time_of
 from margincast.features.stream.counts import Counts
+from margincast.features.stream.last_intervals import TimesUs
 
 
 class Bars:
@@ -127,6 +128,14 @@ class Bars:
 
     def frame(self, decided_us: int, rows: int) -> pl.DataFrame:
         """Give so many regular bars, the last one closing at a decision; fewer at the start."""
+        opens, found = self.arrays(decided_us, rows)
+        columns = [pl.Series("ts", opens).cast(TIMESTAMP)]
+        for name, values in found.items():
+            columns.append(pl.Series(name, values, nan_to_null=bool(np.isnan(values).any())))
+        return pl.DataFrame(columns)
+
+    def arrays(self, decided_us: int, rows: int) -> tuple[TimesUs, dict[str, FloatArray]]:
+        """Give the same as opens, microseconds, and columns; NaN where the bar is missing."""
         assert self.first_us is not None
         last = (decided_us - self._origin_us) // self._step - 1
         first = max(last - rows + 1, (self.first_us - self._origin_us) // self._step, 0)
@@ -134,13 +143,12 @@ class Bars:
         # rows after the last bar are missing, too
         inside = slice(first, min(last + 1, len(self._came)))
         beyond = len(opens) - max(inside.stop - inside.start, 0)
-        columns = [pl.Series("ts", opens).cast(TIMESTAMP)]
-        for name, column in self._columns.items():
-            values = column[inside]
-            if beyond:
-                values = np.concatenate([values, np.full(beyond, np.nan)])
-            columns.append(pl.Series(name, values, nan_to_null=bool(np.isnan(values).any())))
-        return pl.DataFrame(columns)
+        missing = np.full(beyond, np.nan)
+        found = {
+            name: np.concatenate([column[inside], missing])
+            for name, column in self._columns.items()
+        }
+        return opens, found
 
     def _holds(self, open_us: int) -> bool:
         place = (open_us - self._origin_us) // self._step

@@ -7,6 +7,7 @@ from typing import Any, Self
 import polars as pl
 
 from margincast.core.errors import InputError, did_you_mean
+from margincast.core.types import FloatArray
 from margincast.data.quality import Finding
 from margincast.data.schemas import TIMESTAMP
 from margincast.data.states import STATE_TABLES
@@ -241,7 +242,7 @@ class FeatureStream:
             return pl.DataFrame(schema=self._schema())
         return one_decision(plan, parts[0] if len(parts) == 1 else pl.concat(parts))
 
-    def last_bars(self, symbol: str, rows: int) -> pl.DataFrame | None:
+    def last_bars(self, symbol: str, rows: int) -> dict[str, FloatArray] | None:
         """Give regular bars of a contract, the last one closing at the last decision.
 
         Args:
@@ -249,13 +250,13 @@ class FeatureStream:
             rows: bars, at most ``bars_kept``; fewer at the contract's start.
 
         Returns:
-            ``ts`` and the bars' columns that the set reads, open, high, low and close among them;
-            null where the bar is missing or stale. None for a contract without bars.
+            The bars' columns that the set reads, open, high, low and close among them; NaN where
+            the bar is missing or stale. None for a contract without bars.
         """
         contract = self._contracts.get(symbol)
         if contract is None or contract.bars.first_us is None:
             return None
-        return contract.bars.frame(self._decided_us, rows)
+        return contract.bars.arrays(self._decided_us, rows)[1]
 
     def new_books(self, symbol: str) -> Known | None:
         """Give the snapshots that the last decision was the first to know, sound ones alone."""

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from margincast.core.errors import InputError
 from margincast.features.stream import FeatureStream
@@ -105,7 +106,8 @@ class Engine:
         """
         at = self.next_close
         self.next_close = self._after(at)
-        frame = self.stream.decide(at).to_pandas()
+        features = pl.col(list(self.stream.units)).cast(pl.Float64)
+        frame = self.stream.decide(at).with_columns(features).to_pandas()
         moment = now_us(at)
         for symbol in self.maker.symbols:
             new = self.stream.new_books(symbol)
@@ -113,8 +115,6 @@ class Engine:
                 self.books.add(symbol, new)
         good: frozenset[str] = frozenset()
         if len(frame):
-            features = list(self.stream.units)
-            frame[features] = frame[features].astype("float64")
             good = frozenset(self.maker.take(frame, self.model.decide(frame, self.stream)))
         problems = {
             symbol: problem

@@ -165,6 +165,7 @@ class Maker:
             overrides: margins set by hand that are in force, oldest first.
         """
         rows = tier_rows(symbols, self.schedule, self.policy)
+        everybody = tuple(symbols) == self.symbols  # most often, and then nothing is to be chosen
         place = places_in(self._rows, rows)
         rates = self._rates_of(at)
         latest = [self._latest.get(symbol) for symbol in symbols]
@@ -194,7 +195,7 @@ class Maker:
             np.where(known, cost_reasons, ""),
             Background.of(
                 at,
-                self.remembered.rows(place),
+                self.remembered if everybody else self.remembered.rows(place),
                 np.where(known, rates.long_run[place], np.nan),
                 np.where(known, rates.stressed[place], np.nan),
             ),

@@ -105,10 +105,9 @@ class LiveModel:
         log_range = np.full(len(symbols), np.nan)
         for place, symbol in enumerate(symbols):
             held = stream.last_bars(symbol, ago + 1)
-            if held is None or len(held) < ago + 1:
+            if held is None or len(held["close"]) < ago + 1:
                 continue  # let go, or younger than the decision: no outcome is known
-            window = held[: bars + 1].select("high", "low", "close").fill_null(np.nan)
-            high, low, close = (window[name].to_numpy() for name in window.columns)
+            high, low, close = (held[name][: bars + 1] for name in ("high", "low", "close"))
             found = adverse_excursions(high, low, close, bars, tolerated, kind=self.target.kind)
             for side in self.target.sides:
                 outcomes[side][place] = found.outcomes[side][0]

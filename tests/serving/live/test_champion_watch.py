@@ -1,0 +1,130 @@
+"""Which fault each trouble of the model is, and how the next champion is made ready."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from margincast.core.errors import BundleError, CheckFailedError, InputError, LedgerError
+from margincast.serving.champion import Champion, FailedGateError
+from margincast.serving.live import champion_watch
+from margincast.serving.live.champion_watch import ChampionWatch
+from margincast.serving.live.faults import Fault
+from margincast.training.tracking import StoreUnreachableError
+
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True)
+class Version:
+    version: int
+    bundle_digest: str = "d"
+
+
+def champion(number, reason=""):
+    return Champion(Version(number), "folder", None, bool(reason), reason)
+
+
+class Registry:
+    """Answers, or fails, as it is told."""
+
+    def __init__(self):
+        self.answer, self.asked = champion(1), 0
+
+    def __call__(self):
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Bundles on the disk that are whole, until a test changes one."""
+    state = {"whole": True}
+
+    def verify(directory, digest):
+        if not state["whole"]:
+            raise BundleError("model.json was changed")
+
+    monkeypatch.setattr(champion_watch, "verify_bundle", verify)
+    return state
+
+
+def watch_of(registry, load=lambda found: f"model {found.version.version}", outage=0):
+    return ChampionWatch(registry, load, timedelta(seconds=outage), serving=champion(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (FailedGateError("its override ended"), Fault.FAILED_GATE),
+        (BundleError("model.json was changed"), Fault.TAMPERED_BUNDLE),
+        (StoreUnreachableError("nobody answers"), Fault.STORE_DOWN),
+        (LedgerError("line 3"), Fault.NO_CHAMPION),
+        (CheckFailedError("who is champion is in doubt"), Fault.NO_CHAMPION),
+        (InputError("no version is champion"), Fault.NO_CHAMPION),
+    ],
+)
+def test_each_trouble_is_its_fault_until_it_is_over(whole, error, fault):
+    registry = Registry()
+    watch = watch_of(registry)
+    registry.answer = error
+    watch.look(0)
+    assert list(watch.faults) == [fault]
+    assert str(error) in watch.faults[fault]
+    registry.answer = champion(1)
+    watch.look(SECOND)
+    assert watch.faults == {}
+    assert watch.next is None
+
+
+def test_an_outage_is_a_fault_once_it_is_longer_than_allowed(whole):
+    registry = Registry()
+    watch = watch_of(registry, outage=10)
+    registry.answer = champion(1, "MLflow cannot be reached")
+    for seconds, down in ((0, False), (9, False), (10, True)):
+        watch.look(seconds * SECOND)
+        assert (Fault.STORE_DOWN in watch.faults) == down
+    registry.answer = champion(1)
+    watch.look(11 * SECOND)
+    registry.answer = champion(1, "MLflow cannot be reached")
+    watch.look(12 * SECOND)
+    assert watch.faults == {}
+
+
+def test_a_changed_bundle_is_said_before_it_is_fetched_anew(whole):
+    registry = Registry()
+    watch = watch_of(registry)
+    whole["whole"] = False
+    watch.look(0)
+    assert list(watch.faults) == [Fault.TAMPERED_BUNDLE]
+    assert registry.asked == 1  # it fetches what is missing
+    whole["whole"] = True
+    watch.look(SECOND)
+    assert watch.faults == {}
+
+
+def test_another_champion_is_loaded_beside_the_present_one(whole):
+    registry = Registry()
+    watch = watch_of(registry)
+    registry.answer = champion(2)
+    watch.look(0)
+    assert (watch.next, watch.serving.version.version) == ("model 2", 2)
+    watch.next = None  # taken by the engine
+    watch.look(SECOND)
+    assert watch.next is None
+
+
+def test_one_that_cannot_be_followed_is_no_champion_and_is_tried_again(whole):
+    registry = Registry()
+
+    def load(_):
+        raise InputError("another feature set; start live mode again")
+
+    watch = watch_of(registry, load)
+    registry.answer = champion(2)
+    for moment in (0, SECOND):
+        watch.look(moment)
+        assert "another feature set" in watch.faults[Fault.NO_CHAMPION]
+    assert watch.serving.version.version == 1
