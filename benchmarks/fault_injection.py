@@ -72,7 +72,9 @@ class Engine:
 
     def send(self, *rows: dict[str, Any]) -> None:
         """Send rows over the socket."""
-        send_rows(self.out / SOCKET, b"\n".join(json.dumps(row).encode() for row in rows) + b"\n")
+        send_rows(
+            self.out / SOCKET, b"\n".join(json.dumps(row).encode() for row in rows) + b"\n", 60.0
+        )
 
 
 @dataclass
@@ -274,11 +276,13 @@ class Faults:
         engine: the engine.
         feeder: what it is fed by.
         runs: the workspace's ``mlruns``.
+        senders: who send too much.
     """
 
     engine: Engine
     feeder: Feeder
     runs: Path
+    senders: list[threading.Thread] = field(default_factory=list)
 
     def close(self) -> float:
         """Return the last price."""
@@ -302,7 +306,7 @@ class Faults:
         self.feeder.paused = set()
 
     def flood(self) -> None:
-        """Send more than can be taken in."""
+        """Send more than can be taken in, over eight connections at a time."""
         close = self.close()
         book = self.feeder.book("SIM-BTC", datetime.now(UTC), close, 1.0001 * close)
         levels = {
@@ -311,8 +315,17 @@ class Faults:
             for what in ("price", "size")
             for level in range(1, 20)
         }
+        rows = [book | levels] * 1_500
+        senders = [threading.Thread(target=self.engine.send, args=rows) for _ in range(8)]
+        self.senders.extend(senders)
         injected[0] = time.monotonic()
-        self.engine.send(*[book | levels] * 20_000)
+        for sender in senders:
+            sender.start()
+
+    def wait_for_senders(self) -> None:
+        """Let them come to their end."""
+        for sender in self.senders:
+            sender.join()
 
     def fill(self) -> None:
         """Put a device that is full in the place where the next heartbeat is written."""
@@ -358,7 +371,7 @@ def _cases(do: Faults) -> list[Case]:
         in_a_row("row from the future", "clock skew", "mark", ts=in_a_minute),
         Case("stale feed", "stale feed", lambda: do.feeder.paused.add("book"), do.resume,
              SILENCE_SECONDS),
-        Case("overload", "overload", do.flood, lambda: None),
+        Case("overload", "overload", do.flood, do.wait_for_senders),
         Case("disk full", "disk full", do.fill, do.empty),
         Case("tampered bundle", "tampered bundle", do.tamper, lambda: None),
         Case("MLflow down", "MLflow down", lambda: store.rename(away), lambda: away.rename(store)),
@@ -386,7 +399,8 @@ def _measured(engine: Engine, case: Case) -> tuple[str, float, str, float]:
     case.mend()
     back = engine.wait(f"is back after {case.said}", mended, 60.0)
     if back is None:
-        raise SystemExit(f"{case.name}: it did not recover; said: {engine.said[-5:]}")
+        state = (engine.out / STATUS).read_text()
+        raise SystemExit(f"{case.name}: it did not recover; said: {engine.said[-5:]}; {state}")
     time.sleep(1.0)
     return case.name, seconds, fell[1].split("falls back: ")[1], back[0]
 

@@ -366,5 +366,5 @@ def test_silence_and_faults_of_the_machine_are_fallbacks_too(session, feed, monk
     session.clock.turn(151.0)
     session.work(0.0)
     state = shows(Fault.STALE_FEED)
-    assert set(state.status["fallbacks"]) == {"SIM-BTC", "SIM-ETH"}
+    assert set(state.counts["fallbacks"]) == {"SIM-BTC", "SIM-ETH"}
     assert state.is_alive(session.clock.now(), timedelta(seconds=1))

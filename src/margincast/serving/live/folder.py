@@ -25,24 +25,33 @@ LEVELS, STATUS, SOCKET = "levels.arrow", "status.json", "events.sock"
 
 
 @dataclass(frozen=True)
-class LiveState:
-    """What a live engine showed last.
+class LiveStatus:
+    """How a live engine stood at its last look.
 
     Attributes:
-        levels: the margin levels.
-        header: where they come from.
-        beat: when the engine looked last, UTC.
-        status: counts and fallbacks, JSON-like.
+        header: where its margins come from.
+        beat: when it looked, UTC.
+        counts: counts and fallbacks, JSON-like.
     """
 
-    levels: pd.DataFrame
     header: Header
     beat: datetime
-    status: Mapping[str, Any]
+    counts: Mapping[str, Any]
 
     def is_alive(self, now: datetime, longest: timedelta) -> bool:
         """Say whether the engine looked within a time."""
         return now - self.beat <= longest
+
+
+@dataclass(frozen=True)
+class LiveState(LiveStatus):
+    """The same with its margins.
+
+    Attributes:
+        levels: the margin levels.
+    """
+
+    levels: pd.DataFrame
 
 
 @dataclass
@@ -92,19 +101,29 @@ class LiveFolder:
             json.dump(body, file)
         new.replace(self.path / STATUS)
 
-    def read(self) -> LiveState | None:
-        """Read what was written last; None where nothing was."""
+    def status(self) -> LiveStatus | None:
+        """Read the heartbeat and what goes with it; None where there is none."""
         try:
             body = json.loads((self.path / STATUS).read_text(encoding="utf-8"))
-            if body["header"] is None:
-                return None
-            levels: pd.DataFrame = feather.read_feather(self.path / LEVELS)
         except FileNotFoundError:
             return None
         header = body.pop("header")
+        if header is None:
+            return None
         header["published_at"] = datetime.fromisoformat(header["published_at"])
         beat = datetime.fromisoformat(body.pop("beat"))
-        return LiveState(levels, Header(**header), beat, body)
+        return LiveStatus(Header(**header), beat, body)
+
+    def read(self) -> LiveState | None:
+        """Read what was written last; None where nothing was."""
+        status = self.status()
+        if status is None:
+            return None
+        try:
+            levels: pd.DataFrame = feather.read_feather(self.path / LEVELS)
+        except FileNotFoundError:
+            return None
+        return LiveState(status.header, status.beat, status.counts, levels)
 
 
 def table_of(snapshot: Snapshot) -> pa.Table:
