@@ -80,7 +80,11 @@ class LiveModel:
             frame: ``symbol``, ``ts`` and the features, as the stream gives them; at least a row.
             stream: that gave them, as it stands after this decision.
         """
-        panel = Panel.of_decisions(frame, self.units, self.target.sides)
+        # of one time and by contract already: nothing is to be sorted
+        unknown = np.full(len(frame), np.nan)
+        never = np.full(len(frame), np.datetime64("NaT", "us"))
+        outcomes = dict.fromkeys(self.target.sides, unknown)
+        panel = Panel(frame, self.units, outcomes, unknown, never)
         at = panel.decided[0]
         for minutes, waiting in self._waiting.items():
             due = [time for time in waiting if time + np.timedelta64(minutes, "m") <= at]
