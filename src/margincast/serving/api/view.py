@@ -7,6 +7,7 @@ written again.
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
@@ -42,10 +43,13 @@ class View:
         self._head = encode(self.publication)
         self._bodies: dict[tuple[str, str], bytes] = {}
         self._sides: dict[SideLevels, bytes] = {}
+        self._tiers: dict[SideLevels, Both] = {}
         if before is not None:
             own = {side for sides in snapshot.contracts.values() for side in sides.values()}
             kept = before._sides.items()  # noqa: SLF001  # the same class
             self._sides = {side: text for side, text in kept if side in own}
+            known = before._tiers.items()  # noqa: SLF001  # likewise
+            self._tiers = {side: both for side, both in known if side in own}
 
     def margins(self, symbol: str, side: str = "", notional_usd: str = "") -> bytes | None:
         """Return the margins of a contract, or None where it is unknown.
@@ -60,7 +64,7 @@ class View:
         """
         if notional_usd:
             sides = self.sides(symbol, side)
-            positions = [position_of(one, notional_usd) for one in sides]
+            positions = [position_of(one, self._both(one), notional_usd) for one in sides]
             return self._body(symbol, sides, encode(positions)) if sides else None
         body = self._bodies.get((symbol, side))
         if body is None:
@@ -102,6 +106,13 @@ class View:
             positions,
         )
 
+    def _both(self, levels: SideLevels) -> "Both":
+        """Return the tiers of a side, made exact once."""
+        both = self._tiers.get(levels)
+        if both is None:
+            both = self._tiers[levels] = Both.of(levels)
+        return both
+
     def _side(self, levels: SideLevels) -> bytes:
         text = self._sides.get(levels)
         if text is None:
@@ -140,24 +151,35 @@ def _tier(row: Row) -> Json:
     }
 
 
-def position_tiers(levels: SideLevels, rate: str = "mmr") -> PositionTiers:
-    """Return a side's tiers as the account arithmetic takes them.
+@dataclass(frozen=True)
+class Both:
+    """A side's tiers as the account arithmetic takes them.
 
-    Args:
-        levels: of a contract's side.
-        rate: column of the maintenance margin rates.
+    Attributes:
+        published: by the rates of the publication, charged from ``effective_from`` on.
+        in_force: by those that are charged until then.
     """
-    floors, caps, rates, imrs = (
-        levels.values(name) for name in ("tier_floor_usd", "tier_cap_usd", rate, "imr")
-    )
-    amounts = maintenance_amounts(floors, rates)
-    requirement = Requirement(
-        *(tuple(map(exact, values)) for values in (caps, rates, amounts)),
-    )
-    return PositionTiers(requirement, tuple(imrs))
+
+    published: PositionTiers
+    in_force: PositionTiers
+
+    @classmethod
+    def of(cls, levels: SideLevels) -> "Both":
+        """Make the tiers of a side exact."""
+        floors, caps, imrs = (
+            levels.values(name) for name in ("tier_floor_usd", "tier_cap_usd", "imr")
+        )
+        made = []
+        for rates in (levels.values("mmr"), levels.values("mmr_in_force")):
+            amounts = maintenance_amounts(floors, rates)
+            requirement = Requirement(
+                *(tuple(map(exact, values)) for values in (caps, rates, amounts))
+            )
+            made.append(PositionTiers(requirement, tuple(imrs)))
+        return cls(*made)
 
 
-def position_of(levels: SideLevels, notional_usd: str) -> Json:
+def position_of(levels: SideLevels, both: Both, notional_usd: str) -> Json:
     """Return the margin of one position of a given notional.
 
     The initial margin takes the whole notional at the rate of its tier. ``in_force`` is charged
@@ -165,21 +187,21 @@ def position_of(levels: SideLevels, notional_usd: str) -> Json:
 
     Args:
         levels: of the contract's side.
+        both: its tiers.
         notional_usd: a decimal, zero or more.
 
     Raises:
         InputError: the notional lies above the last tier.
     """
     notional = Fraction(notional_usd)
-    published, before = position_tiers(levels), position_tiers(levels, "mmr_in_force")
-    number = published.tier(notional)
+    number = both.published.tier(notional)
     return {
         "side": levels.side,
         "notional_usd": float(notional),
         "tier": number + 1,
-        "maintenance_margin_usd": float(published.maintenance.at(notional)),
-        "initial_margin_usd": float(published.initial_usd(notional)),
-        "maintenance_margin_in_force_usd": float(before.maintenance.at(notional)),
+        "maintenance_margin_usd": float(both.published.maintenance.at(notional)),
+        "initial_margin_usd": float(both.published.initial_usd(notional)),
+        "maintenance_margin_in_force_usd": float(both.in_force.maintenance.at(notional)),
         "effective_from": written(levels.rows[number]["effective_from"]),
     }
 
