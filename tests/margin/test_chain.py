@@ -323,6 +323,15 @@ def test_never_below_the_floor_nor_above_the_cap(forecasts):
             assert limits.mmr_floor <= chain.mmr[0] <= limits.mmr_cap
 
 
+def test_a_margin_pays_for_closing_whatever_the_speed_limit():
+    """A book that vanishes makes closing dear at once."""
+    numbers = Parameters.of(policy("speed"))
+    memory, _ = advance(Memory.blank(1), inputs(0.01), START, numbers)
+    _, chain = advance(memory, inputs(0.01, cost=0.08), START + HOUR, numbers)
+    assert chain.mmr.tolist() == [0.08]
+    assert chain.mmr[0] > memory.limited[0] * (1.0 + 0.2)
+
+
 def test_a_floor_that_was_raised_is_not_held_back_by_the_speed_limit():
     numbers = Parameters.of(policy("speed"))
     memory, first = advance(Memory.blank(1), inputs(0.003, base=0.004), START, numbers)

@@ -216,8 +216,9 @@ def advance(
     values.append(values[-1] * (1.0 + policy.buffer_rate * buffer))
     values += _references(values[-1], cost, inputs, policy)
     values += _limits(values[-1], cost, inputs.base_mmr, policy)
-    # a floor raised since, in the policy or the schedule, holds at once
+    # a floor raised since holds at once, and so does what closing costs
     least = np.maximum(policy.mmr_floor, policy.multiplier_floor * inputs.base_mmr)
+    least = np.maximum(least, cost)
     values.append(np.maximum(_speed(values[-1], memory, at, policy), least))
     limited = values[-1]
     values.append(rounded_up(limited, policy.mmr_step))
