@@ -79,7 +79,7 @@ def kill_publishers(folder: Path, kills: int, rng: np.random.Generator) -> Count
     """Kill processes that publish one large table after the other."""
     command = [sys.executable, "-m", "benchmarks.publication_kills_publisher", str(folder)]
     return _kill(
-        command, PublicationStore(folder), kills, lambda: rng.uniform(0.0, 0.4), lambda: None
+        command, PublicationStore(folder), kills, lambda: float(rng.uniform(0.0, 1.0)), lambda: None
     )
 
 

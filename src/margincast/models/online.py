@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from margincast.core.types import BoolArray, FloatArray
 
@@ -61,7 +62,7 @@ class QuantileTracking:
         """
         times, start = np.unique(decided, return_index=True)
         stop = np.append(start[1:], len(decided))
-        names, codes = np.unique(contract.astype(str), return_inverse=True)
+        codes, names = pd.factorize(contract)
         with np.errstate(divide="ignore"):
             logs = np.log(scores)
         known: BoolArray = np.asarray(np.isfinite(scores).all(axis=(1, 2)))
