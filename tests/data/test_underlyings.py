@@ -71,7 +71,10 @@ def test_a_dated_future_is_another_market_than_the_perpetual(dated):
 
 @given(st.from_regex(r"[A-Z]{2,6}", fullmatch=True), st.sampled_from(QUOTES))
 def test_a_contract_and_its_asset_find_each_other(asset, quote):
-    if any(asset.endswith(ending) for ending in QUOTES):
+    # A + BUSD and AB + USD are one name
+    name = f"{asset}{quote}"
+    longer = (ending for ending in QUOTES if len(ending) > len(quote))
+    if any(map(asset.endswith, QUOTES)) or any(map(name.endswith, longer)):
         return
     assert symbol_of_contract(f"{asset}{quote}", [asset], "funding") == asset
     assert symbol_of_contract(asset, [f"{asset}-{quote}"], "funding") == f"{asset}-{quote}"

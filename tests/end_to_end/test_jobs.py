@@ -243,7 +243,7 @@ def test_the_champion_is_a_bundle_that_verifies_and_forecasts(registry, trained)
     assert bundle.manifest.metadata.levels == LEVELS
     assert bundle.manifest.metadata.horizons_minutes == HORIZONS
     assert bundle.forecaster.horizons_minutes == HORIZONS
-    assert set(bundle.specs) == {"training", "features", "gate", "contracts"}
+    assert set(bundle.specs) == {"training", "features", "gate", "contracts", "distribution"}
     assert bundle.specs["contracts"] == list(SYMBOLS)
     assert bundle.specs["gate"]["passed"] is True
 
