@@ -103,7 +103,7 @@ def live_case(folder: Path, follows: timedelta, contracts: int = 3) -> Case:
         FeedClock(cut),
         BoardKeeper(Board(), "benchmark"),
         live_folder,
-        ChampionWatch(_not_asked, _not_asked, live.watch.longest_store_outage),
+        ChampionWatch(_not_asked, _not_asked, live.watch.longest_store_outage, print),
         tuple,
         None,
         lambda _: None,

@@ -110,6 +110,7 @@ def prepare(
         resolve,
         lambda found: start.successor(found, engine.model),
         live.watch.longest_store_outage,
+        say,
         serving=champion,
     )
     person = acting_person(by)

@@ -28,6 +28,7 @@ class ChampionWatch:
         resolve: asks registry and ledger.
         load: makes a model that can be followed.
         longest_outage: time for which MLflow may be unreachable.
+        told: of what is wrong in full, with the folders that a margin's reason does not name.
         serving: the champion that margins are made with.
         next: one that was loaded and waits to take its place.
         faults: what is wrong now.
@@ -36,44 +37,54 @@ class ChampionWatch:
     resolve: Resolve
     load: Load
     longest_outage: timedelta
+    told: Callable[[str], None]
     serving: Champion | None = None
     next: LiveModel | None = None
     faults: dict[Fault, str] = field(default_factory=dict)
     _down_since_us: int | None = None
+    _detail: str = ""
 
     def look(self, now_us: int) -> None:
         """Look once; what is found stands until the next look."""
         faults: dict[Fault, str] = {}
+        detail = ""
         try:
             if self.serving is not None:
                 # before the registry is asked: it would fetch a changed bundle anew, silently
                 verify_bundle(self.serving.bundle_directory, self.serving.version.bundle_digest)
             found = self.resolve()
-            self._down(found.reason if found.from_last_good else "", now_us, faults)
+            detail = found.reason
+            self._down(now_us, faults, down=found.from_last_good)
             if self.serving is None or found.version != self.serving.version:
                 self.next = self.load(found)
                 self.serving = found
         except FailedGateError as error:
-            faults[Fault.FAILED_GATE] = str(error)
+            faults[Fault.FAILED_GATE] = detail = str(error)
         except BundleError as error:
-            faults[Fault.TAMPERED_BUNDLE] = str(error)
+            detail = str(error)
+            faults[Fault.TAMPERED_BUNDLE] = "its files are not those that were registered"
             self._fetch_again()
         except StoreUnreachableError as error:
-            self._down(str(error), now_us, faults)
+            detail = str(error)
+            self._down(now_us, faults, down=True)
         except LedgerError as error:
-            faults[Fault.NO_CHAMPION] = f"the ledger does not hold: {error}"
+            detail = str(error)
+            faults[Fault.NO_CHAMPION] = "the ledger does not verify"
         except MargincastError as error:
-            faults[Fault.NO_CHAMPION] = str(error)
+            faults[Fault.NO_CHAMPION] = detail = str(error)
+        if detail != self._detail and detail:
+            self.told(detail)
+        self._detail = detail
         self.faults = faults
 
-    def _down(self, reason: str, now_us: int, faults: dict[Fault, str]) -> None:
-        if not reason:
+    def _down(self, now_us: int, faults: dict[Fault, str], *, down: bool) -> None:
+        if not down:
             self._down_since_us = None
             return
         if self._down_since_us is None:
             self._down_since_us = now_us
         if now_us - self._down_since_us >= self.longest_outage // timedelta(microseconds=1):
-            faults[Fault.STORE_DOWN] = reason
+            faults[Fault.STORE_DOWN] = "the registry does not answer"
 
     def _fetch_again(self) -> None:
         """Have a changed bundle replaced by the registry's, if that one is whole."""

@@ -201,7 +201,8 @@ class Session:
                 self._publication = None
             except InputError as error:
                 # what is not on the record is not in force
-                self._publication = str(error)
+                self._publication = "the newest decision could not be put on the record"
+                self.told(str(error))
                 return
         self.engine.commit(scored)
         current = self.keeper.board.current
