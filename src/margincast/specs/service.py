@@ -96,6 +96,16 @@ class MonitorReport(Spec):
     """Its ``monitor.json``, a path from the workspace."""
 
 
+class LiveEngine(Spec):
+    """A live engine (``margincast live``) whose margins are served as they change."""
+
+    folder: str
+    """Where it shows its margins and takes rows, a path from the workspace."""
+    look_every_milliseconds: Annotated[int, Field(ge=5, le=1_000)]
+    longest_silence: Duration
+    """Without a heartbeat for so long it counts as gone, and all margins fall back."""
+
+
 class Service(Spec):
     """One service of one store of publications."""
 
@@ -107,3 +117,5 @@ class Service(Spec):
     limits: Limits
     monitor: MonitorReport | None = None
     """Present: exceedances and alarms are shown."""
+    live: LiveEngine | None = None
+    """Present: a live engine is followed."""

@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from margincast import __version__
-from margincast.serving.api import margins, page, record, standing, stream, what_if
+from margincast.serving.api import events, margins, page, record, standing, stream, what_if
 from margincast.serving.api.examples import with_examples
 from margincast.serving.api.guard import API_POLICY, Guard, incident
 from margincast.serving.api.problem import MEDIA_TYPE, Refusal
@@ -57,7 +57,7 @@ def create_app(state: State) -> Guard:
         },
     )
     routers = [margins.router, record.router, record.admin, what_if.router]
-    for one in (*routers, stream.router, standing.router, page.router):
+    for one in (*routers, stream.router, standing.router, events.router, page.router):
         app.include_router(one)
     document = openapi(app)
 

@@ -24,5 +24,6 @@ def with_examples(document: dict[str, Any]) -> dict[str, Any]:
             for content in operation["responses"]["200"]["content"].values():
                 content["example"] = example["answer"]
             if "ask" in example:
-                operation["requestBody"]["content"]["application/json"]["example"] = example["ask"]
+                for content in operation["requestBody"]["content"].values():
+                    content["example"] = example["ask"]
     return document

@@ -348,6 +348,14 @@ class MarginAnswer(Answer):
     supposed: list[SideMargins]
 
 
+class ReceiptAnswer(Answer):
+    """What became of rows that were sent."""
+
+    taken: int
+    refused: Annotated[dict[str, int], Field(description="By reason.")]
+    dropped: Annotated[int, Field(description="The engine could not keep up, and falls back.")]
+
+
 class KeyRecord(Answer):
     """An API key without its secret."""
 

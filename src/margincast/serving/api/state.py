@@ -8,8 +8,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,9 +24,11 @@ from margincast.serving.api.report_file import ReportFile
 from margincast.serving.api.view import View
 from margincast.serving.board import Board, Change
 from margincast.serving.ledger import Ledger
+from margincast.serving.live.folder import LiveFolder, table_of
+from margincast.serving.live.reader import LiveReader, kept
 from margincast.serving.publications.publication import Publication
 from margincast.serving.snapshot import Snapshot
-from margincast.specs.service import Service
+from margincast.specs.service import LiveEngine, Service
 
 LOG = logging.getLogger("margincast.service")
 
@@ -70,7 +72,12 @@ class State:
         self.key_file = KeyFile(self.workspace / self.service.access.keys_file)
         self.audit = Ledger(self.workspace / self.service.access.audit_file)
         self.keys = KeyRing(())
-        monitor = self.service.monitor
+        monitor, live = self.service.monitor, self.service.live
+        self.engine = (
+            None
+            if live is None
+            else LiveReader(LiveFolder(self.workspace / live.folder), live.longest_silence)
+        )
         self.report = ReportFile(None if monitor is None else self.workspace / monitor.report)
         self._keys_seen: tuple[int, int] | None = None
         self._record: Publication | None = None
@@ -115,13 +122,13 @@ class State:
             return Standing("empty", self.unreadable or "nothing is published yet")
         snapshot, allowed = self.view.snapshot, self.service.publications.max_age
         header = snapshot.header
-        if header.problem:
-            return Standing("fallback", header.problem)
         age = self.now() - header.published_at
         if age > allowed:
             made = f"it was made at {header.published_at:%F %H:%M} UTC"
             old = f"publication {header.number} is older than {format_duration(allowed)}, {made}"
             return Standing("stale", "; ".join(filter(None, (old, self.unreadable))))
+        if header.problem:
+            return Standing("fallback", header.problem)
         if snapshot.fallbacks:
             return Standing("fallback", _fallback_reason(snapshot))
         return Standing("ok", self.unreadable)
@@ -132,20 +139,30 @@ class State:
         forget_dead_workers()
         with self.board.listening(self._take):
             await self.look()
-            task = asyncio.create_task(self._look_again())
+            tasks = [asyncio.create_task(self._look_again())]
+            if self.service.live is not None:
+                tasks.append(asyncio.create_task(self._follow(self.service.live)))
             try:
                 yield
             finally:
                 self.board.close()
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 self.rate.close()
 
     async def look(self) -> None:
         """Look once for new keys and publications."""
         self._look_at_keys()
         self.report.look()
+        # while a live engine is there, what it publishes is what it shows
+        if not self._engine_is_there():
+            await self._look_at_store()
+        await self._fall_back_if_stale()
+        self.metrics.resident.set(resident_bytes())
+        self.metrics.show_status(self.standing().status)
+
+    async def _look_at_store(self) -> None:
         shown = self.board.current
         number = shown.header.number if shown is not None else 0
         try:
@@ -161,8 +178,49 @@ class State:
             if found is not None:
                 self._record, snapshot = found
                 self.board.show(snapshot)
-        self.metrics.resident.set(resident_bytes())
-        self.metrics.show_status(self.standing().status)
+
+    async def _fall_back_if_stale(self) -> None:
+        standing = self.standing()
+        shown = self.board.current
+        if standing.status == "stale" and shown is not None and not shown.header.problem:
+            await self.fall_back(standing.reason)
+
+    async def fall_back(self, reason: str) -> None:
+        """Answer from the larger of the base schedule and the margins shown last."""
+        shown = self.board.current
+        if shown is None:
+            return
+        levels = await asyncio.to_thread(lambda: kept(table_of(shown).to_pandas(), reason))
+        header = replace(shown.header, revision=shown.header.revision + 1, problem=reason)
+        # whatever was put up meanwhile is newer than this
+        if self.board.current is shown:
+            self.board.show(Snapshot.of(levels, header))
+
+    async def _follow(self, live: LiveEngine) -> None:
+        while True:
+            self.follow_once()
+            await asyncio.sleep(live.look_every_milliseconds / 1_000.0)
+
+    def follow_once(self) -> None:
+        """Show what the live engine shows, or fallbacks once it is gone."""
+        assert self.engine is not None
+        try:
+            snapshot = self.engine.look(self.now())
+        except Exception:
+            # whatever it is, the margins in force are served on and the next look comes
+            LOG.exception("following the live engine failed")
+            return
+        if snapshot is not None:
+            self.board.show(snapshot)
+
+    def _engine_is_there(self) -> bool:
+        if self.engine is None:
+            return False
+        try:
+            status = self.engine.folder.status()
+        except (OSError, ValueError, KeyError):
+            return False
+        return status is not None and status.is_alive(self.now(), self.engine.longest)
 
     def _take(self, change: Change | None) -> None:
         if change is None:

@@ -5,6 +5,7 @@ microseconds. The levels of a side that did not change from one snapshot to the 
 written again.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from margincast.margin.account import PositionTiers
 from margincast.margin.liquidation_price import Requirement
 from margincast.margin.maintenance import maintenance_amounts
 from margincast.margin.rounding import exact
-from margincast.serving.snapshot import Row, SideLevels, Snapshot, number_or_none
+from margincast.serving.snapshot import Header, Row, SideLevels, Snapshot, number_or_none
 
 Json = dict[str, Any]
 
@@ -34,7 +35,7 @@ class View:
     def __init__(self, snapshot: Snapshot, before: "View | None" = None) -> None:
         self.snapshot = snapshot
         header = snapshot.header
-        self.etag = f'"{header.version}"'.encode()
+        self.etag = f'"{header.version}{_mark(header)}"'.encode()
         self.publication: Json = {
             "number": header.number,
             "revision": header.revision,
@@ -118,6 +119,14 @@ class View:
         if text is None:
             text = self._sides[levels] = encode(side_of(levels))
         return text
+
+
+def _mark(header: Header) -> str:
+    """Return what tells snapshots of one version apart: live engines count anew when they start."""
+    if not header.revision and not header.problem:
+        return ""
+    text = f"{header.published_at.isoformat()} {header.problem}"
+    return "-" + hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
 
 
 def side_of(levels: SideLevels, tier: int | None = None) -> Json:
