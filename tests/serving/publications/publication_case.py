@@ -1,11 +1,15 @@
 """Margins of a few contracts through some hours, published: what tests of publications share."""
 
+import multiprocessing
+import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
+from margincast.core.errors import PublishedMeanwhileError
 from margincast.core.types import SIDES
 from margincast.margin.background import Background, Remembered
 from margincast.margin.level_inputs import LevelInputs
@@ -77,3 +81,46 @@ def chain_of_publications(folder: Path, hours=3) -> PublicationStore:
         last = store.latest()
         publish(store, scored(hour, past=None if last is None else last.remembered))
     return store
+
+
+def processes():
+    """Return where processes come from: one without threads, which a fork would not survive."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def race(folder, barrier, answers, name):
+    """Publish the first one at the same time as others, and answer how it went."""
+    store = PublicationStore(folder)
+    made = scored()
+    barrier.wait()
+    try:
+        answers.put((name, publish(store, made, follows=0, by=name).number))
+    except PublishedMeanwhileError as error:
+        answers.put((name, str(error)))
+
+
+def publish_for_ever(folder, here, sync):
+    """Publish hour after hour; stop for good at one of the syncs, if one is named.
+
+    Args:
+        folder: of the store.
+        here: file that says that it is about to publish, or at the sync.
+        sync: number of the sync; None never stops.
+    """
+    store, real, calls = PublicationStore(folder), os.fsync, 0
+
+    def counted(descriptor):
+        nonlocal calls
+        calls += 1
+        real(descriptor)
+        if calls == sync:
+            here.touch()
+            time.sleep(60)
+
+    os.fsync = counted
+    if sync is None:
+        here.touch()
+    for hour in range(store.last_number, 10_000):
+        publish(store, scored(hour))

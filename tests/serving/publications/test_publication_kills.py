@@ -1,12 +1,15 @@
 """Kill -9 while margins are published: nothing torn or lost, and the next one starts clean."""
 
-import os
-import signal
 import time
 
 import numpy as np
 import pytest
-from tests.serving.publications.publication_case import publish, scored
+from tests.serving.publications.publication_case import (
+    processes,
+    publish,
+    publish_for_ever,
+    scored,
+)
 
 from margincast.core.digest import digest_of_file
 from margincast.serving.publications.store import PublicationStore
@@ -17,37 +20,16 @@ def killed_publisher(tmp_path):
     """Publish in a process of its own and kill it: at one of its syncs, or after some seconds."""
     folder, here = tmp_path / "p", tmp_path / "here"
 
-    def publish_until(sync):
-        store, real, calls = PublicationStore(folder), os.fsync, 0
-
-        def counted(descriptor):
-            nonlocal calls
-            calls += 1
-            real(descriptor)
-            if calls == sync:
-                here.touch()
-                time.sleep(60)
-
-        os.fsync = counted
-        if sync is None:
-            here.touch()
-        for hour in range(store.last_number, 10_000):
-            publish(store, scored(hour))
-
     def run(*, sync=None, seconds=0.0):
         here.unlink(missing_ok=True)
-        child = os.fork()
-        if child == 0:
-            try:
-                publish_until(sync)
-            finally:
-                os._exit(1)
+        child = processes().Process(target=publish_for_ever, args=(folder, here, sync))
+        child.start()
         while not here.exists():
-            assert os.waitpid(child, os.WNOHANG) == (0, 0), "the publisher ended by itself"
+            assert child.is_alive(), "the publisher ended by itself"
             time.sleep(0.002)
         time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        child.kill()
+        child.join()
         return folder
 
     return run

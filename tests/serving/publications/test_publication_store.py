@@ -1,7 +1,6 @@
 """Numbers follow one another, what was published never changes, and whoever reads sees it whole."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -21,7 +20,9 @@ from tests.serving.publications.publication_case import (
     SCHEDULE,
     SYMBOLS,
     chain_of_publications,
+    processes,
     publish,
+    race,
     scored,
 )
 
@@ -158,27 +159,17 @@ def test_of_two_who_follow_the_same_number_one_is_told_that_it_was_taken(copied)
     assert other.latest().reason == "calm"
 
 
-def race(folder, barrier, answers, name):
-    store = PublicationStore(folder)
-    made = scored()
-    barrier.wait()
-    try:
-        answers.put((name, publish(store, made, follows=0, by=name).number))
-    except PublishedMeanwhileError as error:
-        answers.put((name, str(error)))
-
-
 def test_of_several_processes_at_once_one_wins_and_the_others_are_told(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = processes()
     barrier, answers = context.Barrier(4), context.Queue()
-    processes = [
+    publishers = [
         context.Process(target=race, args=(tmp_path / "p", barrier, answers, name))
         for name in "abcd"
     ]
-    for process in processes:
+    for process in publishers:
         process.start()
-    told = dict(answers.get(timeout=60) for _ in processes)
-    for process in processes:
+    told = dict(answers.get(timeout=60) for _ in publishers)
+    for process in publishers:
         process.join()
     (winner,) = (name for name, answer in told.items() if answer == 1)
     assert all(f"taken by {winner} at" in told[name] for name in set(told) - {winner})
