@@ -106,6 +106,7 @@ def live_case(folder: Path, follows: timedelta, contracts: int = 3) -> Case:
         ChampionWatch(_not_asked, _not_asked, live.watch.longest_store_outage, print),
         tuple,
         None,
+        lambda: None,
         lambda _: None,
     )
     session.show_first()

@@ -193,6 +193,9 @@ class Calm:
     def look(self, now_us):
         """Find nothing new."""
 
+    def faults_at(self, _):
+        return self.faults
+
 
 @pytest.fixture
 def session(workspace, model, past, tmp_path):
@@ -209,7 +212,7 @@ def session(workspace, model, past, tmp_path):
     keeper = BoardKeeper(Board(), "test")
     made = Session(
         spec, engine, Reader(spec.feed.tables, frozenset(first.inputs.symbols), 65536),
-        HandClock(CUT), keeper, folder, Calm(), tuple, None, lambda _: None,
+        HandClock(CUT), keeper, folder, Calm(), tuple, None, lambda: None, lambda _: None,
     )  # fmt: skip
     made.show_first()
     return made

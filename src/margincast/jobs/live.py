@@ -26,10 +26,11 @@ from margincast.serving.live.board_keeper import BoardKeeper
 from margincast.serving.live.champion_watch import ChampionWatch
 from margincast.serving.live.clock import Clock, FeedClock, SystemClock
 from margincast.serving.live.events import Reader
-from margincast.serving.live.folder import LEVELS, SOCKET, LiveFolder
+from margincast.serving.live.folder import LEVELS, SOCKET, LiveFolder, LiveStatus
 from margincast.serving.live.listener import Listener, read_feed
 from margincast.serving.live.publisher import Publisher
-from margincast.serving.live.session import Receipt, Session
+from margincast.serving.live.receipt import Receipt
+from margincast.serving.live.session import Session
 from margincast.serving.margin_overrides import overrides_at
 from margincast.serving.publications.store import store_of
 from margincast.serving.registry import Registry
@@ -114,8 +115,9 @@ def prepare(
         serving=champion,
     )
     person = acting_person(by)
-    number = store.last_number
+    number = 0 if before is None else before.number
     publisher = Publisher(store, engine.maker, lambda: _digest(watch), person, say, follows=number)
+    replayed = clock == "feed"
     session = Session(
         live,
         engine,
@@ -126,9 +128,12 @@ def prepare(
         watch,
         _by_hand(workspace, policy),
         publisher if publish else None,
+        _nothing if replayed else publisher.caught_up,
         say,
         number,
+        None if replayed else _stood(folder),
     )
+    session.catch_up()
     session.show_first()
     say(
         f"{engine.model.version}: {len(first.inputs.symbols)} contracts, data as of "
@@ -176,13 +181,18 @@ def run(
             _replay(source, session, line_bytes)
         else:
             with _ended_by_signal() as ended:
+
+                def goes_on() -> bool:
+                    return not ended.is_set() and session.machine.stopped is None
+
                 reading = threading.Thread(
                     target=read_feed, args=(source, session.receive, line_bytes), daemon=True
                 )
                 reading.start()
-                while not ended.is_set() and (listen or reading.is_alive()):
+                # a part that stopped ends the whole: who started it may start it again
+                while goes_on() and (listen or reading.is_alive()):
                     ended.wait(0.1)
-                while session.inbox.load().waiting and not ended.is_set():
+                while goes_on() and session.inbox.load().waiting:
                     ended.wait(0.01)
     finally:
         if listener is not None:
@@ -257,6 +267,19 @@ def _say_end(session: Session) -> None:
     for subject, one in session.verdict.fallbacks.items():
         say(f"{subject or 'everything'} is in fallback: {one.reason}")
     output.print(f"live levels: {session.folder.path / LEVELS}", soft_wrap=True)
+
+
+def _nothing() -> None:
+    """Go on from no publication that was made after the recorded rows."""
+
+
+def _stood(folder: LiveFolder) -> LiveStatus | None:
+    """Return how the engine before stood; of a damaged heartbeat nothing is known."""
+    try:
+        return folder.status()
+    except InputError as error:
+        say(str(error))
+        return None
 
 
 def _clock(name: ClockName, newest: datetime) -> Clock:

@@ -44,8 +44,8 @@ class Feed(Spec):
         return self
 
 
-class Silence(Spec):
-    """How long a contract may be without a row of a table; tables not named may be silent."""
+class Longest(Spec):
+    """A longest time for each table; those not named are not looked at."""
 
     bars: Duration | None = None
     book: Duration | None = None
@@ -58,7 +58,10 @@ class Watch(Spec):
 
     every_milliseconds: Annotated[int, Field(ge=10, le=500)]
     """Time between two looks; they go on while the feed is silent."""
-    silence: Silence
+    silence: Longest
+    """How long a contract may be without a row."""
+    unchanged: Longest | None = None
+    """How long its rows may say the same: a feed that is frozen sends, and tells nothing."""
     clock_skew: Duration
     """Most by which a row may come from the future, or the clock jump."""
     longest_delay: Duration
@@ -97,12 +100,12 @@ class LiveMode(Spec):
 
     @model_validator(mode="after")
     def _watched_tables_come(self) -> Self:
-        silence = self.watch.silence
-        for table in Silence.model_fields:
-            limit = getattr(silence, table)
-            if limit is not None and table not in self.feed.tables:
-                raise ValueError(
-                    f"watch.silence.{table} is {format_duration(limit)}, but feed.tables does not "
-                    f"name {table}: it would be silent for ever"
-                )
+        for name, limits in (("silence", self.watch.silence), ("unchanged", self.watch.unchanged)):
+            for table in Longest.model_fields:
+                limit = getattr(limits, table, None)
+                if limit is not None and table not in self.feed.tables:
+                    raise ValueError(
+                        f"watch.{name}.{table} is {format_duration(limit)}, but feed.tables does "
+                        f"not name {table}: it would be silent for ever"
+                    )
         return self

@@ -10,7 +10,7 @@ from tests.serving.published_case import publish
 from margincast.serving.api.past import snapshot_of
 from margincast.serving.live.folder import LiveFolder
 from margincast.serving.live.listener import Listener
-from margincast.serving.live.session import Receipt
+from margincast.serving.live.receipt import Receipt
 from margincast.serving.snapshot import Header, Snapshot
 
 LIVE = ("live.folder=live", "live.look_every_milliseconds=1000", "live.longest_silence=1s")

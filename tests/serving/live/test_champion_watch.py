@@ -120,15 +120,42 @@ def test_another_champion_is_loaded_beside_the_present_one(whole):
     assert watch.next is None
 
 
-def test_one_that_cannot_be_followed_is_no_champion_and_is_tried_again(whole):
-    registry = Registry()
+def test_one_that_cannot_be_followed_is_no_champion_and_is_tried_again_after_a_minute(whole):
+    registry, tried = Registry(), []
 
-    def load(_):
+    def load(found):
+        tried.append(found.version.version)
         raise InputError("another feature set; start live mode again")
 
     watch = watch_of(registry, load)
     registry.answer = champion(2)
-    for moment in (0, SECOND):
-        watch.look(moment)
+    for seconds, loads in ((0, 1), (1, 1), (59, 1), (60, 2)):
+        watch.look(seconds * SECOND)
         assert "another feature set" in watch.faults[Fault.NO_CHAMPION]
+        assert len(tried) == loads
+    registry.answer = champion(3)  # another one at once
+    watch.look(61 * SECOND)
+    assert tried == [2, 2, 3]
     assert watch.serving.version.version == 1
+
+
+def test_a_registry_that_lets_a_look_wait_is_down(whole):
+    watch = watch_of(None, outage=2)
+    found = {}
+
+    def hangs():
+        found.update({after: watch.faults_at(after) for after in (0, 2 * SECOND, 3 * SECOND)})
+        return champion(1)
+
+    watch.resolve = hangs
+    watch.look(0)
+    assert [Fault.STORE_DOWN in one for one in found.values()] == [False, False, True]
+    assert watch.faults_at(9 * SECOND) == {}
+
+
+def test_a_file_that_cannot_be_read_is_a_fault_and_not_the_end(whole):
+    registry = Registry()
+    watch = watch_of(registry)
+    registry.answer = OSError(28, "No space left on device")
+    watch.look(0)
+    assert watch.faults == {Fault.NO_CHAMPION: "its files cannot be read: No space left on device"}

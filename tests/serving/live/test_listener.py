@@ -5,7 +5,7 @@ import pytest
 
 from margincast.core.errors import InputError
 from margincast.serving.live.listener import Listener, read_feed, send_rows
-from margincast.serving.live.session import Receipt
+from margincast.serving.live.receipt import Receipt
 
 
 class Taker:

@@ -9,7 +9,8 @@ from tests.serving.levels_case import AT, levels_of
 
 from margincast.margin.maintenance import maintenance_amounts
 from margincast.serving.live.folder import LiveFolder
-from margincast.serving.live.reader import LiveReader, kept
+from margincast.serving.live.keeping import kept
+from margincast.serving.live.reader import LiveReader
 from margincast.serving.snapshot import Header, Snapshot
 
 SECOND = timedelta(seconds=1)

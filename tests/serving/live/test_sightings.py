@@ -97,7 +97,7 @@ def test_silence_is_a_fault_from_its_limit_on_until_a_row_comes(sightings):
     sightings.see(bar(), NOW, 5 * SECOND)
     assert "A" not in sightings.faults(155 * SECOND)
     assert sightings.faults(155 * SECOND + 1)["A"] == {
-        Fault.STALE_FEED: "no row of book for more than 150s"
+        Fault.STALE_FEED: "no row of bars for more than 150s"
     }
     # a contract that never was heard of is silent since the start
     assert "B" not in sightings.faults(150 * SECOND)
@@ -113,3 +113,16 @@ def test_a_refused_line_is_the_contracts_fault_until_a_sound_row_of_its_table(si
     assert faults_after(sightings, trade(100.0))[0] == set()
     sightings.refuse(Refusal(Fault.BROKEN_ROW, "not a JSON object"))
     assert sightings.faults(SECOND) == {}
+
+
+def test_a_feed_that_says_the_same_for_too_long_is_stale_though_it_sends():
+    watch = load_spec(LIVE, LiveMode, ['watch.unchanged={book="10m"}', "watch.silence={}"]).watch
+    seen = Sightings(watch, MINUTE, {"A"}, 0)
+    for minute in range(12):
+        at = NOW + minute * MINUTE
+        seen.see(book(ts=at), at, minute * 60 * SECOND)
+        frozen = seen.faults(minute * 60 * SECOND)
+        assert bool(frozen) == (minute > 10)
+    assert frozen["A"] == {Fault.STALE_FEED: "the rows of book say the same for more than 10m"}
+    assert seen.see(book(ask=101.5, ts=at), at, 660 * SECOND)
+    assert seen.faults(660 * SECOND) == {}

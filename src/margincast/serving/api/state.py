@@ -25,7 +25,8 @@ from margincast.serving.api.view import View
 from margincast.serving.board import Board, Change
 from margincast.serving.ledger import Ledger
 from margincast.serving.live.folder import LiveFolder, table_of
-from margincast.serving.live.reader import LiveReader, kept
+from margincast.serving.live.keeping import kept
+from margincast.serving.live.reader import LiveReader
 from margincast.serving.publications.publication import Publication
 from margincast.serving.snapshot import Snapshot
 from margincast.specs.service import LiveEngine, Service

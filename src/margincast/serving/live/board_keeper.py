@@ -12,6 +12,7 @@ from datetime import datetime
 import pandas as pd
 
 from margincast.serving.board import Board
+from margincast.serving.live.keeping import at_least
 from margincast.serving.live.watchdog import Verdict
 from margincast.serving.snapshot import Header, Snapshot, contracts_of
 
@@ -56,7 +57,9 @@ class BoardKeeper:
             changed = {symbol: why for symbol, why in now.items() if reasons.get(symbol) != why}
             if changed:
                 snapshot = snapshot.replaced(header, contracts_of(make(changed)))
-            self._shown = now
+            # made as fallbacks, and good again since: they come back as any other
+            made = {symbol: why for symbol, why in reasons.items() if symbol in snapshot.contracts}
+            self._shown = made | now
             self.board.show(self._with_problem(snapshot))
 
     def judged(self, verdict: Verdict, at: datetime, make: Made) -> tuple[str, ...]:
@@ -65,7 +68,7 @@ class BoardKeeper:
         Args:
             verdict: of the look.
             at: its time.
-            make: makes fallbacks.
+            make: makes fallbacks; none is shown below the margin that was shown before it.
         """
         with self._lock:
             self._verdict = verdict
@@ -79,7 +82,8 @@ class BoardKeeper:
             problem = self._problem()
             if fell:
                 header = _next(current.header, at)
-                current = current.replaced(header, contracts_of(make(fell)))
+                made = at_least(make(fell), current)
+                current = current.replaced(header, contracts_of(made))
                 self._shown |= fell
             if fell or problem != current.header.problem:
                 self.board.show(self._with_problem(current))

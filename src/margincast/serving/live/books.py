@@ -52,7 +52,7 @@ class RecentBooks:
         oldest = moment - np.timedelta64(self.policy.staleness.max_data_age)
         walk = self.policy.liquidation.book
         found = {}
-        for symbol, history in self.histories.items():
+        for symbol, history in tuple(self.histories.items()):  # the watchdog reads too
             if history.known_at[-1] < oldest:
                 continue
             if walk is not None and walk.horizon is not None:

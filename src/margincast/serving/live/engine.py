@@ -124,7 +124,11 @@ class Engine:
         scored = None
         if self._publishes(moment):
             scored = self.maker.make(
-                moment, self.maker.symbols, reasons, self.books.at(moment), overrides
+                self.maker.after_last(moment),
+                self.maker.symbols,
+                reasons,
+                self.books.at(moment),
+                overrides,
             )
         return Decision(at, good, problems, scored)
 
@@ -159,10 +163,7 @@ class Engine:
             reasons: by contract, why it is in fallback; empty where it came back.
             overrides: see :meth:`decide`.
         """
-        published = self.maker.remembered.memory.at
-        moment = now_us(at)
-        if published is not None:
-            moment = max(moment, published + np.timedelta64(1, "us"))
+        moment = self.maker.after_last(now_us(at))
         symbols = tuple(sorted(reasons))
         return self.maker.make(moment, symbols, reasons, self.books.at(moment), overrides)
 

@@ -21,7 +21,7 @@ from margincast.serving.live.faults import Fault
 
 MOST_LEVELS = 200
 _BOOK = ("bid_price", "bid_size", "ask_price", "ask_size")
-_TIMES = ("ts", "received_at")
+TIMES = ("ts", "received_at")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _row(table: str, symbol: str, raw: dict[str, Any]) -> Event | Refusal:
 def _times(raw: dict[str, Any]) -> dict[str, datetime]:
     """Take the times off a row."""
     found = {}
-    for name in _TIMES:
+    for name in TIMES:
         given = raw.pop(name, None)
         if given is None and name == "received_at":
             continue

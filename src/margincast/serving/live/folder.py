@@ -5,11 +5,13 @@ table and appears at once; ``status.json`` is written at every look of the watch
 reader notices an engine that is gone.
 """
 
+import fcntl
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ import pyarrow as pa
 from pyarrow import feather
 
 from margincast.core.errors import InputError
+from margincast.serving.live.faults import EVERYTHING, Fault, sentence
 from margincast.serving.snapshot import Header, Snapshot
 
-LEVELS, STATUS, SOCKET = "levels.arrow", "status.json", "events.sock"
+LEVELS, STATUS, SOCKET, LOCK = "levels.arrow", "status.json", "events.sock", ".lock"
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,18 @@ class LiveStatus:
     counts: Mapping[str, Any]
 
     def is_alive(self, now: datetime, longest: timedelta) -> bool:
-        """Say whether the engine looked within a time."""
-        return now - self.beat <= longest
+        """Say whether the engine looked within a time; a heartbeat of the future is none."""
+        return abs(now - self.beat) <= longest
+
+    def fallbacks(self) -> dict[str, tuple[Fault, str]]:
+        """Return which subjects were in fallback, and all of them since the engine is gone."""
+        found = {
+            "" if subject == "all" else subject: (Fault(one["fault"]), str(one["reason"]))
+            for subject, one in self.counts["fallbacks"].items()
+        }
+        gone = f"started again; the engine before was last seen at {self.beat:%F %H:%M:%S} UTC"
+        restarted = {Fault.ENGINE_STOPPED: gone}
+        return {EVERYTHING: (Fault.ENGINE_STOPPED, sentence(restarted)), **found}
 
 
 @dataclass(frozen=True)
@@ -64,15 +77,23 @@ class LiveFolder:
 
     path: Path
     _written: str | None = None
+    _lock: BufferedWriter | None = None
 
     def prepare(self) -> None:
-        """Make the folder.
+        """Make the folder, and keep it for this engine as long as its process lives.
 
         Raises:
-            InputError: it cannot be made.
+            InputError: it cannot be made, or another engine writes to it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / LOCK).open("ab")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{self.path}: another live engine writes there; stop it first, or choose another "
+                "folder with --out"
+            ) from error
         except OSError as error:
             raise InputError(f"{self.path} cannot be a folder: {error.strerror}") from error
 
@@ -102,17 +123,27 @@ class LiveFolder:
         new.replace(self.path / STATUS)
 
     def status(self) -> LiveStatus | None:
-        """Read the heartbeat and what goes with it; None where there is none."""
+        """Read the heartbeat and what goes with it; None where there is none.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.path / STATUS
         try:
-            body = json.loads((self.path / STATUS).read_text(encoding="utf-8"))
+            body = json.loads(path.read_text(encoding="utf-8"))
+            header = body.pop("header")
+            if header is None:
+                return None
+            header["published_at"] = datetime.fromisoformat(header["published_at"])
+            beat = datetime.fromisoformat(body.pop("beat"))
+            return LiveStatus(Header(**header), beat, body)
         except FileNotFoundError:
             return None
-        header = body.pop("header")
-        if header is None:
-            return None
-        header["published_at"] = datetime.fromisoformat(header["published_at"])
-        beat = datetime.fromisoformat(body.pop("beat"))
-        return LiveStatus(Header(**header), beat, body)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path} is damaged ({type(error).__name__}); the live engine writes it anew, "
+                "remove it if none runs"
+            ) from error
 
     def read(self) -> LiveState | None:
         """Read what was written last; None where nothing was."""

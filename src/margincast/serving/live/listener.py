@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from margincast.core.errors import InputError
-from margincast.serving.live.session import Receipt
+from margincast.serving.live.receipt import Receipt
 
 LINES_AT_ONCE = 200
 LONGEST_SILENCE_SECONDS = 10.0

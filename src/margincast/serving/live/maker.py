@@ -203,6 +203,13 @@ class Maker:
         )
         return levels_from(inputs, self.policy, self.schedule, self.origin, overrides)
 
+    def after_last(self, moment: np.datetime64) -> np.datetime64:
+        """Return a moment, or the first one after the last publication where that is later."""
+        published = self.remembered.memory.at
+        if published is None:
+            return moment
+        return max(moment, published + np.timedelta64(1, "us"))
+
     def publish(self, scored: Scored) -> None:
         """Remember levels of all contracts as published."""
         self.remembered = scored.after

@@ -9,23 +9,24 @@ threads.
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from datetime import timedelta
+from datetime import UTC
 from typing import Any
 
 import pandas as pd
 
-from margincast.core.errors import InputError
-from margincast.core.time import format_duration
+from margincast.core.errors import MargincastError, PublishedMeanwhileError
 from margincast.margin.override import Override
 from margincast.serving.batch import Scored
 from margincast.serving.live.board_keeper import BoardKeeper
 from margincast.serving.live.champion_watch import ChampionWatch
-from margincast.serving.live.clock import Clock, ClockWatch
+from margincast.serving.live.clock import Clock
 from margincast.serving.live.engine import Decision, Engine
 from margincast.serving.live.events import Event, Reader
 from margincast.serving.live.faults import EVERYTHING, Fault
-from margincast.serving.live.folder import LiveFolder
+from margincast.serving.live.folder import LiveFolder, LiveStatus
 from margincast.serving.live.inbox import Inbox
+from margincast.serving.live.machine import Machine
+from margincast.serving.live.receipt import Receipt
 from margincast.serving.live.sightings import Sightings
 from margincast.serving.live.watchdog import Verdict, Watchdog
 from margincast.serving.snapshot import Header
@@ -34,32 +35,12 @@ from margincast.specs.live import LiveMode
 ROWS_AT_ONCE = 500
 """Rows taken in before the engine looks at the time again."""
 IDLE_SECONDS = 0.02
-_MICROSECOND = timedelta(microseconds=1)
+UNREADABLE = "publications cannot be read"
 
 Publish = Callable[[Scored, Sequence[Override]], int]
 """Publishes the levels of a decision; returns the number of the publication."""
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What became of lines that were sent.
-
-    Attributes:
-        taken: rows that wait for the engine now.
-        refused: by reason, lines that break a rule.
-        dropped: rows for which there was no room.
-    """
-
-    taken: int
-    refused: Mapping[str, int]
-    dropped: int
-
-    def plus(self, other: "Receipt") -> "Receipt":
-        """Return what became of both."""
-        refused = dict(self.refused)
-        for reason, lines in other.refused.items():
-            refused[reason] = refused.get(reason, 0) + lines
-        return Receipt(self.taken + other.taken, refused, self.dropped + other.dropped)
+CaughtUp = Callable[[], int | None]
+"""Goes on from what somebody else published since; returns its number, or None for nothing."""
 
 
 @dataclass
@@ -76,8 +57,10 @@ class Session:
         champion: who makes the forecasts.
         overrides: margins set by hand that are in force.
         publish: makes a numbered publication of a decision; None where none is made.
+        caught_up: goes on from what somebody else published.
         told: of faults, recoveries and champions, in words.
         number: of the publication that is gone on from; 0 where there is none.
+        before: how an engine that is gone stood; its fallbacks go on, and end as any other.
     """
 
     spec: LiveMode
@@ -89,36 +72,38 @@ class Session:
     champion: ChampionWatch
     overrides: Callable[[], tuple[Override, ...]]
     publish: Publish | None
+    caught_up: CaughtUp
     told: Callable[[str], None]
     number: InitVar[int] = 0
+    before: InitVar[LiveStatus | None] = None
     watchdog: Watchdog = field(init=False)
     sightings: Sightings = field(init=False)
     inbox: Inbox = field(init=False)
+    machine: Machine = field(init=False)
     decisions: int = 0
     skipped: int = 0
     verdict: Verdict = field(default_factory=lambda: Verdict({}, (), {}))
-    _clock_watch: ClockWatch = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _wake: threading.Event = field(default_factory=threading.Event)
     _good: set[str] = field(default_factory=set)
     _problems: Mapping[str, str] = field(default_factory=dict)
     _back: set[str] = field(default_factory=set)
-    _disk: str | None = None
-    _publication: str | None = None
-    _crash: str | None = None
-    _answered_us: int = 0
     _number: int = field(init=False)
+    _catches_up_us: int = 0
 
-    def __post_init__(self, number: int) -> None:
+    def __post_init__(self, number: int, before: LiveStatus | None) -> None:
         self._number = number
         now_us = self.clock.elapsed_us()
         self.watchdog = Watchdog(self.spec.recovery)
         self.inbox = Inbox(self.spec.feed.queue_rows)
         contracts = frozenset(self.engine.maker.symbols) & self.engine.maker.known
         self.sightings = Sightings(self.spec.watch, self.engine.model.interval, contracts, now_us)
-        self._clock_watch = ClockWatch(self.clock, self.spec.watch.clock_skew)
-        self._answered_us = now_us
+        self.machine = Machine(self.spec.watch, self.clock, self.folder, self.inbox)
+        if before is not None:
+            self.watchdog.go_on(before.fallbacks(), now_us)
+        self.verdict = self.watchdog.look({}, now_us)
+        self.keeper.judged(self.verdict, self.clock.now(), self._remade)
 
     # --- rows -----------------------------------------------------------------------------------
 
@@ -143,7 +128,7 @@ class Session:
 
     def work(self, seconds: float = IDLE_SECONDS) -> None:
         """Take in what waits, and decide where it is time to."""
-        self._answered_us = self.clock.elapsed_us()
+        self.machine.answered(self.clock.elapsed_us())
         for _, event in self.inbox.take(ROWS_AT_ONCE, seconds):
             self.clock.hear(event.row.get("received_at", event.ts))
             self.decide_if_due()
@@ -151,13 +136,14 @@ class Session:
                 given = self.sightings.see(event, self.clock.now(), self.clock.elapsed_us())
             if given:
                 self.engine.take(event)
+        self.catch_up()
         self.decide_if_due()
         with self._lock:
             back, self._back = self._back, set()
         if back:
             self.keeper.came_back(back, self.clock.now(), self._remade)
             self._wake.set()
-        self._answered_us = self.clock.elapsed_us()
+        self.machine.answered(self.clock.elapsed_us())
 
     def drain(self) -> None:
         """Take in all that waits."""
@@ -195,15 +181,14 @@ class Session:
     def _show(
         self, scored: Scored, reasons: Mapping[str, str], overrides: Sequence[Override]
     ) -> None:
-        if self.publish is not None:
-            try:
-                self._number = self.publish(scored, overrides)
-                self._publication = None
-            except InputError as error:
-                # what is not on the record is not in force
-                self._publication = "the newest decision could not be put on the record"
-                self.told(str(error))
-                return
+        try:
+            scored = self._on_record(scored, reasons, overrides)
+            self.machine.publication = None
+        except (MargincastError, OSError) as error:
+            # what is not on the record is not in force
+            self.machine.publication = "the newest decision could not be put on the record"
+            self.told(str(error))
+            return
         self.engine.commit(scored)
         current = self.keeper.board.current
         revision = 0
@@ -213,11 +198,50 @@ class Session:
         self.keeper.decided(scored.levels, reasons, header, self._remade)
         self._wake.set()
 
+    def _on_record(
+        self, scored: Scored, reasons: Mapping[str, str], overrides: Sequence[Override]
+    ) -> Scored:
+        """Publish; where somebody was faster, levels that go on from what he published."""
+        if self.publish is None:
+            return scored
+        try:
+            self._number = self.publish(scored, overrides)
+        except PublishedMeanwhileError:
+            self._number = self.caught_up() or self._number
+            at = scored.inputs.background.at.astype("datetime64[us]").item().replace(tzinfo=UTC)
+            everybody = {symbol: reasons.get(symbol, "") for symbol in self.engine.maker.symbols}
+            scored = self.engine.remake(at, everybody, overrides)
+            self._number = self.publish(scored, overrides)
+        return scored
+
+    def catch_up(self) -> None:
+        """Go on from what somebody else published since, and show it."""
+        now_us = self.clock.elapsed_us()
+        if now_us < self._catches_up_us:
+            return
+        self._catches_up_us = now_us + 1000 * self.spec.watch.champion_every_milliseconds
+        try:
+            number = self.caught_up()
+        except MargincastError as error:
+            if self.machine.publication != UNREADABLE:
+                self.told(str(error))
+            self.machine.publication = UNREADABLE
+            return
+        if self.machine.publication == UNREADABLE:
+            self.machine.publication = None
+        if number is not None:
+            self._number = number
+            self.machine.publication = None
+            self.show_first()
+            self._wake.set()
+
     def show_first(self) -> None:
-        """Show what is known before the first decision."""
-        levels = self._remade(dict.fromkeys(self.engine.maker.symbols, ""))
+        """Show what is known before the next decision."""
+        symbols = self.engine.maker.symbols
+        reasons = self.keeper.reasons(symbols)
+        levels = self._remade({symbol: reasons.get(symbol, "") for symbol in symbols})
         header = Header(self._number, self.clock.now(), self.keeper.by, "live")
-        self.keeper.decided(levels, {}, header, self._remade)
+        self.keeper.decided(levels, reasons, header, self._remade)
 
     def _remade(self, reasons: Mapping[str, str]) -> pd.DataFrame:
         return self.engine.remake(self.clock.now(), reasons, self.overrides()).levels
@@ -232,7 +256,7 @@ class Session:
             for symbol, problem in self._problems.items():
                 faults.setdefault(symbol, {})[Fault.NO_FORECAST] = problem
             good, self._good = self._good, set()
-        everything = {**self.champion.faults, **self._of_the_machine(now_us)}
+        everything = {**self.champion.faults_at(now_us), **self.machine.faults(now_us)}
         if everything:
             faults[EVERYTHING] = everything
         verdict = self.watchdog.look(faults, now_us, good)
@@ -243,41 +267,10 @@ class Session:
         self.verdict = verdict
         try:
             self.folder.write(self.keeper.board.current, self.status(), self.clock.now())
-            self._disk = None
+            self.machine.disk = None
         except OSError as error:
-            self._disk = f"the live folder cannot be written: {error.strerror}"
+            self.machine.disk = f"the live folder cannot be written: {error.strerror}"
         return verdict
-
-    def _of_the_machine(self, now_us: int) -> dict[Fault, str]:
-        watch, faults = self.spec.watch, {}
-        free = self.folder.free_bytes()
-        if self._publication is not None:
-            faults[Fault.NOT_PUBLISHED] = self._publication
-        if self._disk is not None:
-            faults[Fault.DISK_FULL] = self._disk
-        elif free < watch.least_free_bytes:
-            faults[Fault.DISK_FULL] = (
-                f"{free:,} bytes free; at least {watch.least_free_bytes:,} are needed"
-            )
-        jumped = self._clock_watch.look()
-        if jumped is not None:
-            faults[Fault.CLOCK_SKEW] = jumped
-        load = self.inbox.load()
-        lag_us = watch.longest_lag // _MICROSECOND
-        if load.oldest_us is not None and now_us - load.oldest_us > lag_us:
-            faults[Fault.OVERLOAD] = (
-                f"{load.waiting:,} rows wait, the oldest for more than "
-                f"{format_duration(watch.longest_lag)}"
-            )
-        elif load.dropped_us is not None and now_us - load.dropped_us <= lag_us:
-            faults[Fault.OVERLOAD] = f"{load.dropped:,} rows were dropped: no room for them"
-        if self._crash is not None:
-            faults[Fault.ENGINE_STOPPED] = self._crash
-        elif now_us - self._answered_us > lag_us:
-            faults[Fault.ENGINE_STOPPED] = (
-                f"the engine has not answered for more than {format_duration(watch.longest_lag)}"
-            )
-        return faults
 
     def status(self) -> dict[str, Any]:
         """Return counts and fallbacks, JSON-like."""
@@ -316,13 +309,14 @@ class Session:
 
     def start(self) -> list[threading.Thread]:
         """Start engine, watchdog and the look at the champion; they end with :meth:`stop`."""
+        loops = (
+            ("engine", self._engine_loop),
+            ("watchdog", self._watchdog_loop),
+            ("champion", self._champion_loop),
+        )
         threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (
-                ("engine", self._engine_loop),
-                ("watchdog", self._watchdog_loop),
-                ("champion", self._champion_loop),
-            )
+            threading.Thread(target=self._guarded, args=one, name=one[0], daemon=True)
+            for one in loops
         ]
         for thread in threads:
             thread.start()
@@ -333,17 +327,23 @@ class Session:
         self._stop.set()
         self._wake.set()
 
-    def _engine_loop(self) -> None:
+    def _guarded(self, name: str, loop: Callable[[], None]) -> None:
         try:
-            while not self._stop.is_set():
-                self.work()
+            loop()
         except Exception as error:  # noqa: BLE001  # whatever it is, margins must fall back
-            self._crash = f"the engine stopped: {type(error).__name__}"
-            self.told(f"the engine stopped: {error!r}")
+            self.machine.stopped = f"the {name} stopped: {type(error).__name__}"
+            self.told(f"the {name} stopped: {error!r}")
+
+    def _engine_loop(self) -> None:
+        while not self._stop.is_set():
+            self.work()
 
     def _watchdog_loop(self) -> None:
+        before = self.clock.elapsed_us()
         while not self._stop.is_set():
             self._wake.clear()
+            now_us = self.clock.elapsed_us()
+            self.machine.unwatched_us, before = now_us - before, now_us
             self.look()
             self._wake.wait(self.spec.watch.every_milliseconds / 1000.0)
 

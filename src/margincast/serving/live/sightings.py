@@ -7,23 +7,26 @@ are judged by; kept from them, and counted, is only what has no place in a file.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from margincast.core.time import format_duration
-from margincast.serving.live.events import Event, Refusal
+from margincast.serving.live.events import TIMES, Event, Refusal
 from margincast.serving.live.faults import Fault
 from margincast.serving.live.row_faults import row_fault
-from margincast.specs.live import Silence, Watch
+from margincast.specs.live import Longest, Watch
 
 _MICROSECOND = timedelta(microseconds=1)
-WATCHED = tuple(Silence.model_fields)
+WATCHED = tuple(Longest.model_fields)
 
 
 @dataclass
 class _Contract:
     last_us: dict[str, int] = field(default_factory=dict)
+    changed_us: dict[str, int] = field(default_factory=dict)
+    said: dict[str, dict[str, Any]] = field(default_factory=dict)
     mark: float | None = None
     mid: float | None = None
     shown: dict[tuple[str, Fault], str] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class Sightings:
         """
         one = self._seen.setdefault(event.symbol, _Contract())
         one.last_us[event.table] = now_us
+        self._compare(one, event, now_us)
         fault = self._ahead(event, now) or row_fault(
             event, one.mark, one.mid, self.watch, now - self._due(event)
         )
@@ -96,16 +100,36 @@ class Sightings:
 
     def _of_contract(self, symbol: str, one: _Contract, now_us: int) -> dict[Fault, str]:
         faults = {fault: text for (_, fault), text in one.shown.items()}
-        for table in WATCHED:
-            limit: timedelta | None = getattr(self.watch.silence, table)
-            if limit is None or symbol not in self.contracts:
-                continue
-            silent_us = now_us - one.last_us.get(table, self.since_us)
-            if silent_us > limit // _MICROSECOND:
-                faults[Fault.STALE_FEED] = (
-                    f"no row of {table} for more than {format_duration(limit)}"
-                )
+        if symbol not in self.contracts:
+            return faults
+        frozen = self._longer(self.watch.unchanged, one.changed_us, now_us)
+        if frozen is not None:
+            faults[Fault.STALE_FEED] = f"the rows of {frozen[0]} say the same for {frozen[1]}"
+        silent = self._longer(self.watch.silence, one.last_us, now_us)
+        if silent is not None:
+            faults[Fault.STALE_FEED] = f"no row of {silent[0]} for {silent[1]}"
         return faults
+
+    def _longer(
+        self, longest: Longest | None, since_us: Mapping[str, int], now_us: int
+    ) -> tuple[str, str] | None:
+        """Return a table whose time is longer than allowed, and the time in words."""
+        for table in WATCHED:
+            limit: timedelta | None = getattr(longest, table, None)
+            if limit is None:
+                continue
+            if now_us - since_us.get(table, self.since_us) > limit // _MICROSECOND:
+                return table, f"more than {format_duration(limit)}"
+        return None
+
+    def _compare(self, one: _Contract, event: Event, now_us: int) -> None:
+        """Note when a row says something else than the one before it, its times left out."""
+        if self.watch.unchanged is None or event.table not in WATCHED:
+            return
+        says = {name: value for name, value in event.row.items() if name not in TIMES}
+        if says != one.said.get(event.table):
+            one.said[event.table] = says
+            one.changed_us[event.table] = now_us
 
     def _due(self, event: Event) -> datetime:
         """Return from when on a row can have come."""

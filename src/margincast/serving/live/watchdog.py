@@ -2,7 +2,7 @@
 
 Responsible for the fall to safety at the first fault, and for a return that does not flap. Pure:
 faults and a clock go in, verdicts come out. Who looks, and how often, is
-:mod:`~margincast.serving.live.looks`.
+:class:`~margincast.serving.live.session.Session`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -64,6 +64,16 @@ class Watchdog:
 
     recovery: Recovery
     _states: dict[str, Fallback] = field(default_factory=dict)
+
+    def go_on(self, fallbacks: Mapping[str, tuple[Fault, str]], now: Microseconds) -> None:
+        """Take over fallbacks of an engine that is gone: a new start ends none of them.
+
+        Args:
+            fallbacks: fault and reason by subject.
+            now: from here on quiet is counted.
+        """
+        for subject, (fault, reason) in fallbacks.items():
+            self._states[subject] = Fallback(reason, fault, now, now)
 
     def look(
         self, faults: Faults, now: Microseconds, good_decisions: Iterable[str] = ()
