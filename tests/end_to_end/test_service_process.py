@@ -1,6 +1,7 @@
 """The service as processes: half-open, slow and giant requests, dying workers, counts of all."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
@@ -84,9 +85,14 @@ def get(path, key, *, close=True, method="GET"):
         ([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], 400),
         ([b"GET / HTTP/9.9\r\n\r\n"], 400),
         ([b"GET /\x00 HTTP/1.1\r\nhost: x\r\n\r\n"], 400),
+        ([b"GET /health HTTP/1.1\r\n\r\n"], 400),
+        ([b"GET /health HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n"], 400),
+        ([b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"],
+         400),
     ],
     ids=["silent", "half a head", "a byte", "many headers", "a long header", "a long address",
-         "nonsense", "TLS", "another version", "a zero byte"],
+         "nonsense", "TLS", "another version", "a zero byte",
+         "no host", "two hosts", "two lengths"],
 )  # fmt: skip
 def test_what_is_no_request_is_refused_in_time(served, pieces, status):
     started = time.monotonic()
@@ -124,6 +130,50 @@ def test_requests_in_a_row_on_one_connection_are_all_answered(served, key):
     many = b"".join(get("/v1/margins/SIM-BTC", key, close=False) for _ in range(20))
     answer = talk(served.port, many + get("/health", key))
     assert answer.count(b"HTTP/1.1 200 OK") == 21
+
+
+def test_many_requests_sent_at_once_are_not_one_large_head(served, key):
+    many = 900 * b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    # the last one comes in two parts, of which the first ends what was sent at once
+    last = get("/health", key)
+    answer = talk(served.port, many + last[:9], last[9:], pause=0.2)
+    assert answer.count(b"HTTP/1.1 200 OK") == 901
+
+
+def test_a_key_in_a_trailer_opens_nothing(served, key):
+    head = b"POST /v1/what-if/account HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    trailer = f"0\r\nauthorization: Bearer {key}\r\n\r\n".encode()
+    answer = talk(served.port, head + b"transfer-encoding: chunked\r\n\r\n" + trailer)
+    assert status_of(answer) == 401
+
+
+def test_a_request_before_nonsense_is_no_defect(served, key):
+    talk(served.port, get("/v1/margins", key, close=False) + b"\x00nonsense\r\n\r\n")
+    assert "incident" not in served.log.read_text()
+
+
+def test_who_asks_and_does_not_read_is_cut_off(served, key):
+    asked = get("/v1/margins", key, close=False)
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        deaf.connect(("127.0.0.1", served.port))
+        deaf.settimeout(0.5)
+        # until neither side's buffers hold more: the service has stopped reading too
+        with contextlib.suppress(TimeoutError):
+            while True:
+                deaf.sendall(asked)
+
+        def cut_off():
+            try:
+                deaf.send(b"G", socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+            return False
+
+        wait_until(cut_off, "a caller who does not read holds its connection")
+    assert served.answers()
 
 
 def test_more_connections_than_allowed_are_turned_away_and_the_others_served(served):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from margincast.serving.snapshot import Snapshot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Change:
     """A snapshot, and the one it took the place of."""
 

@@ -46,6 +46,11 @@ def followed(own):
     service = own(*LIVE)
     moment = [NEWEST + timedelta(minutes=1)]
     service.state.now = lambda: moment[0]
+
+    def seconds():
+        return (moment[0] - NEWEST).total_seconds()
+
+    service.state.seconds = seconds
     folder = LiveFolder(service.workspace / "live")
     folder.prepare()
 
@@ -55,7 +60,7 @@ def followed(own):
 
     def step(after=0.0):
         moment[0] += timedelta(seconds=after)
-        service.state.follow_once()
+        service.loop.run_until_complete(service.state.follow_once())
         return service.ask("/v1/status").json
 
     return service, engine, step
@@ -114,7 +119,35 @@ def test_what_cannot_be_read_is_not_shown(followed, caplog):
     (service.workspace / "live" / "levels.arrow").write_bytes(b"torn")
     status = step()
     assert status["publication"]["number"] == 3
-    assert "following the live engine failed" in caplog.text
+    assert caplog.text.count("the live engine's margins cannot be read") == 1
+
+
+def test_what_an_engine_left_behind_is_no_news_where_there_is_a_later_publication(followed):
+    service, engine, step = followed
+    engine(live(1, 0.02))
+    publish(service.workspace, (0.5, 0.0041, 0.0054), at=NEWEST + timedelta(hours=1))
+    # the engine is gone before this worker heard of it
+    step(after=60.0)
+    service.look()
+    status = step()
+    assert (status["status"], status["publication"]["number"]) == ("ok", 4)
+
+
+@pytest.mark.parametrize("hours", [-40, 40])
+def test_a_clock_that_is_wrong_by_more_than_the_age_allowed_is_no_reason_for_trust(own, hours):
+    service = own("publications.max_age=36h")
+    service.state.now = lambda: NEWEST + timedelta(hours=hours)
+    service.look()
+    assert service.ask("/v1/status").json["status"] == "stale"
+
+
+def test_a_clock_that_is_set_back_makes_no_publication_younger(own):
+    service = own("publications.max_age=36h")
+    service.state.now = lambda: NEWEST
+    started = service.state.seconds()
+    service.state.seconds = lambda: started + 37 * 3_600.0
+    service.look()
+    assert service.ask("/v1/status").json["status"] == "stale"
 
 
 def test_rows_are_handed_to_the_engine_and_its_receipt_back(followed):

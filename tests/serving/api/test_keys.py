@@ -86,3 +86,24 @@ def test_a_damaged_file_or_one_that_others_can_read_is_refused(file):
     file.path.write_text(json.dumps({"keys": [{**raw["keys"][0], "admin": True}]}))
     with pytest.raises(InputError, match="is damaged"):
         file.read()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"salt": "zz"},
+        {"salt": "00"},
+        {"digest": "00"},
+        {"expires": "never"},
+        {"expires": "2030-01-01T00:00:00"},
+        {"scopes": "admin"},
+        {"scopes": ["root"]},
+        {"holder": 5},
+    ],
+)
+def test_a_key_that_could_not_be_checked_is_damage(file, damage):
+    file.create("desk", ["read"], expires=None, now=NOW)
+    raw = json.loads(file.path.read_text())
+    file.path.write_text(json.dumps({"keys": [{**raw["keys"][0], **damage}]}))
+    with pytest.raises(InputError, match="is damaged"):
+        file.read()

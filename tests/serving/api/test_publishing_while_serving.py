@@ -11,6 +11,9 @@ from tests.serving.api.conftest import NEWEST
 from tests.serving.levels_case import levels_of
 from tests.serving.published_case import publish
 
+from margincast.serving.api.keys import KeyRing
+from margincast.serving.api.stream import _rates_of, event_of
+from margincast.serving.board import Change
 from margincast.serving.snapshot import contracts_of
 
 NEXT = (0.02, 0.0052, 0.0061)
@@ -185,6 +188,44 @@ def test_streams_are_counted_and_limited(own):
     assert refused.status == 429
     assert "all streams are taken" in refused.json["detail"]
     assert service.state.streams == 0
+
+
+def test_a_stream_ends_with_its_key_and_tells_nothing_more(own):
+    service = own()
+    shown = service.state.view.snapshot
+    identifier = service.keys["read"].split("_")[1]
+
+    def revoke_and_change():
+        if service.state.view.snapshot is not shown:
+            return
+        service.state.key_file.revoke(identifier, now=datetime.now(UTC))
+        service.state.keys = KeyRing(service.state.key_file.read())
+        service.state.board.show(shown.replaced(replace(shown.header, revision=1), {}))
+
+    texts = service.loop.run_until_complete(events(service, count=2, act=revoke_and_change))
+    assert texts[1:] == [""]
+
+
+def test_listeners_of_a_change_share_what_is_written(own):
+    service = own()
+    shown = service.state.view.snapshot
+    changed = contracts_of(levels_of((0.03,), ("SIM-ALT",), at=datetime(2026, 1, 10, tzinfo=UTC)))
+    change = Change(shown, shown.replaced(replace(shown.header, revision=1), changed))
+    _rates_of.cache_clear()
+    every = parsed(event_of(change, frozenset(), with_margins=True).decode())
+    one = parsed(event_of(change, frozenset({"SIM-ALT", "SIM-BTC"}), with_margins=True).decode())
+    assert every == one
+    assert _rates_of.cache_info().misses == 1
+
+
+def test_an_answer_about_a_publication_keeps_to_it_while_another_comes(own):
+    service = own()
+    before = service.state.view
+    publish(service.workspace, (0.05, 0.0041, 0.0054), at=NEWEST + timedelta(hours=1))
+    service.look()
+    assert service.state.view.snapshot.header.number == 4
+    record = service.loop.run_until_complete(service.state.record_of(before))
+    assert record.number == 3
 
 
 def test_a_stream_ends_when_the_service_does(own):

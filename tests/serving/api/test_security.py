@@ -1,10 +1,13 @@
 """Who may ask for what; nothing leaks, and no request of a stranger ends in a defect."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.serving.api.conftest import NEWEST
+from tests.serving.published_case import publish
 
 from margincast.serving.api import shapes
 from margincast.serving.api.keys import KeyFile
@@ -74,6 +77,59 @@ def test_an_expired_key_is_refused_without_a_look(own):
     assert service.ask("/v1/model", scope="", headers=headers).status == 200
     service.state.now = lambda: now + timedelta(hours=2)
     assert service.ask("/v1/model", scope="", headers=headers).status == 401
+
+
+def test_a_damaged_file_of_keys_ends_neither_looks_nor_keys_and_is_told_once(own, caplog):
+    service = own()
+    service.look()
+    path = service.state.key_file.path
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({"keys": [raw["keys"][0] | {"salt": "zz"}, *raw["keys"][1:]]}))
+    publish(service.workspace, (0.05, 0.0041, 0.0054), at=NEWEST + timedelta(hours=1))
+    service.look()
+    service.look()
+    assert service.ask("/v1/status").json["publication"]["number"] == 4
+    assert caplog.text.count("keys cannot be read") == 1
+    answer = service.ask("/v1/keys", scope="admin")
+    assert (answer.status, answer.json["detail"]) == (
+        409, "the file of keys cannot be read; see the service's log",
+    )  # fmt: skip
+
+
+def test_keys_of_another_user_are_a_refusal_to_read_not_a_defect(own, monkeypatch, caplog):
+    service = own()
+
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(service.state.key_file.path), "read_bytes", denied)
+    service.state.key_file.path.touch()
+    service.look()
+    assert "Permission denied" in caplog.text
+    assert "chown" in caplog.text
+
+
+def test_a_damaged_record_is_said_not_a_defect(own):
+    service = own()
+    for manifest in service.workspace.glob("publications/*/000001/manifest.json"):
+        manifest.chmod(0o600)
+        manifest.write_text("{")
+    service.state.audit.path.write_text("no line of a log\n")
+    paths = {"/v1/history/SIM-BTC?side=long": "read", "/v1/publications": "read"}
+    for path, scope in {**paths, "/v1/audit": "admin"}.items():
+        answer = service.ask(path, scope=scope)
+        assert answer.status == 409, path
+        assert "see the service's log" in answer.json["detail"]
+        assert_no_leak(answer)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/keys", "/v1/status", "/v1/model", "/v1/policy", "/metrics", "/health", "/ready"]
+)
+def test_a_query_where_none_is_taken_is_refused(asked, path):
+    answer = asked.ask(path + "?limit=1", scope="admin" if path == "/v1/keys" else "read")
+    assert answer.status == 422
+    assert "takes no query, found limit" in answer.json["detail"]
 
 
 def test_anonymous_callers_may_read_where_the_operator_says_so(own):

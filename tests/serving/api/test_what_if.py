@@ -1,5 +1,6 @@
 """What if: the next publication, an account and its moves, computed as the real ones are."""
 
+import json
 from datetime import timedelta
 
 import numpy as np
@@ -138,6 +139,8 @@ def test_a_rate_that_is_only_announced_is_not_charged_yet(own):
         ({"positions": [POSITION], "moves": {"SIM-ETH": 0.1}}, "no position or collateral follows"),
         ({"positions": []}, "1 problem"),
         ({"positions": [{**POSITION, "size": "NaN"}]}, "1 problem"),
+        ({"positions": [{**POSITION, "size": "1"}]}, "1 problem"),
+        ({"positions": [{**POSITION, "size": True}]}, "1 problem"),
         ({"positions": [POSITION] * 501}, "at most 500"),
     ],
 )
@@ -152,6 +155,17 @@ def test_a_position_in_an_unknown_contract_is_not_found(asked):
     answer = asked.ask("/v1/what-if/account", "POST", scope="score", body=question)
     assert answer.status == 404
     assert "did you mean 'SIM-BTC'?" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("twice", ['"size": 1, "size": 100', '"size": 1, "si\\u007ae": 100'])
+def test_a_key_that_stands_twice_is_refused(asked, twice):
+    body = json.dumps({"positions": [{**POSITION, "size": "?"}]}).replace('"size": "?"', twice)
+    answer = asked.ask(
+        "/v1/what-if/account", "POST", scope="score", pieces=[body.encode()],
+        headers={"content-type": "application/json"},
+    )  # fmt: skip
+    assert answer.status == 400
+    assert "'size' more than once" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"positions": 1e999}'])

@@ -4,6 +4,9 @@ Responsible for strictness in one place: unknown or repeated query keys, unknown
 missing scopes are refused the same way everywhere.
 """
 
+import contextlib
+import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -76,15 +79,41 @@ def needs(scope: Scope) -> Any:  # noqa: ANN401  # what FastAPI takes as a depen
 
 
 async def strict_query(request: Request) -> None:
-    """Refuse a query key that stands twice: which of the two is meant cannot be known.
+    """Refuse a query key that stands twice, and any where none is taken.
+
+    Which of two is meant cannot be known. Of a route that takes some, FastAPI refuses the others.
 
     Raises:
         Refusal: with the key.
     """
-    names = [name for name, _ in parse_qsl(request.url.query, keep_blank_values=True)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    names = Counter(name for name, _ in parse_qsl(request.url.query, keep_blank_values=True))
+    twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
         raise Refusal(400, f"the query says {', '.join(twice)[:80]} more than once")
+    if names and not request.scope["route"].dependant.query_params:
+        raise Refusal(422, f"this path takes no query, found {', '.join(sorted(names))[:80]}")
+
+
+async def strict_body(request: Request) -> None:
+    """Refuse a JSON body in which a key of an object stands twice: readers differ on which counts.
+
+    Source: RFC 8259, section 4. What is no JSON at all is refused by FastAPI.
+
+    Raises:
+        Refusal: with the key.
+    """
+
+    def each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(
+                name for name, count in Counter(one for one, _ in pairs).items() if count > 1
+            )
+            raise Refusal(400, f"the body says {twice[:64]!a} more than once in an object")
+        return found
+
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(await request.body(), object_pairs_hook=each_once)
 
 
 StateOf = Annotated[State, Depends(state_of)]

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from margincast.core.errors import InputError, did_you_mean
 from margincast.specs.service import SCOPES, Scope
@@ -28,6 +29,7 @@ MOST_VALID = 2
 _KEY = re.compile(r"mc_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _HOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}")
 _NOBODY = b"\x00" * 32
+_SALT_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,22 @@ class KeyFile:
         Raises:
             InputError: the file is damaged, or others than its owner may read it.
         """
-        if not self.path.exists():
-            return ()
-        if self.path.stat().st_mode & 0o077:
-            raise InputError(
-                f"{self.path} can be read or written by others than its owner; run "
-                f"chmod 600 {self.path}"
-            )
         try:
-            raw = json.loads(self.path.read_bytes())
-            return tuple(Key(**{**one, "scopes": tuple(one["scopes"])}) for one in raw["keys"])
+            if self.path.stat().st_mode & 0o077:
+                raise InputError(
+                    f"{self.path} can be read or written by others than its owner; run "
+                    f"chmod 600 {self.path}"
+                )
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be read ({error.strerror}); it must belong to who "
+                "serves: make keys as that user, or chown it"
+            ) from error
+        try:
+            return tuple(_key(one) for one in json.loads(content)["keys"])
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"{self.path} is damaged ({error}); restore it from a backup, or remove it and "
@@ -124,7 +132,7 @@ class KeyFile:
                     "first, two are enough to change from one to the other"
                 )
             identifier, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-            salt = secrets.token_bytes(16)
+            salt = secrets.token_bytes(_SALT_BYTES)
             key = Key(
                 identifier,
                 holder,
@@ -214,6 +222,11 @@ class KeyRing:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def still_opens(self, caller: Caller, now: datetime) -> bool:
+        """Say whether who was let in would be let in now; without a key he would."""
+        found = self._keys.get(caller.key)
+        return not caller.key or (found is not None and found[0].state(now) == "valid")
+
     def caller(self, shown: str, now: datetime) -> Caller | None:
         """Return who shows a key, or None where it is not a valid one.
 
@@ -223,11 +236,33 @@ class KeyRing:
         if match is None:
             return None
         found = self._keys.get(match[1])
-        salt, expected = found[1:3] if found is not None else (_NOBODY[:16], _NOBODY)
+        salt, expected = found[1:3] if found is not None else (_NOBODY[:_SALT_BYTES], _NOBODY)
         same = hmac.compare_digest(_digest(match[2], salt), expected)
         if not same or found is None or found[0].state(now) != "valid":
             return None
         return found[3]
+
+
+def _key(raw: Mapping[str, Any]) -> Key:
+    """Return a key as the file holds it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    key = Key(**{**raw, "scopes": tuple(raw["scopes"])})
+    for name in ("identifier", "holder", "created", "expires", "revoked", "salt", "digest"):
+        if not isinstance(getattr(key, name), str):
+            raise TypeError(f"{name} is no text")
+    if not set(key.scopes) <= set(SCOPES):
+        raise ValueError(f"scopes of key {key.identifier} are {key.scopes}")
+    for time in (key.created, key.expires, key.revoked):
+        if time and datetime.fromisoformat(time).tzinfo is None:
+            raise ValueError(f"{time} of key {key.identifier} has no time zone")
+    if len(bytes.fromhex(key.salt)) != _SALT_BYTES or len(bytes.fromhex(key.digest)) != len(
+        _NOBODY
+    ):
+        raise ValueError(f"salt or digest of key {key.identifier} is cut off")
+    return key
 
 
 def _digest(secret: str, salt: bytes) -> bytes:

@@ -113,7 +113,7 @@ async def forecasts(
 ) -> Response:
     """Forecasts behind the margins: the quantile of the adverse excursion over the horizon."""
     symbols, following = _page(query, view, state.service.limits.batch)
-    record = await state.record_in_force()
+    record = await state.record_of(view)
     return answered(
         request,
         view,

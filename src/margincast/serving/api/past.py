@@ -6,9 +6,10 @@ contract, once, and with the digest of what was read checked.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from margincast.serving.snapshot import Header, Snapshot, number_or_none
 COLUMNS = (
     "symbol", "side", "tier", "mmr", "imr", "multiplier", "forecast", "status", "binding_rule",
 )  # fmt: skip
+Found = TypeVar("Found")
 _KEPT = 20_000
 """Contracts x publications kept in memory, a few kilobytes each."""
 
@@ -38,8 +40,9 @@ class Past:
     def __init__(self, folder: Path) -> None:
         self._store = PublicationStore(folder)
         self._rows: OrderedDict[tuple[int, str], list[Json]] = OrderedDict()
-        # old publications are read one at a time: who asks for today's margin waits for nobody
-        self._reading = asyncio.Semaphore(1)
+        # old publications are read one at a time, and a read that nobody waits for any more goes on
+        # in its one thread: who asks for today's margin waits for nobody
+        self._reader = ThreadPoolExecutor(1, "past")
 
     def newer_than(self, number: int) -> tuple[Publication, Snapshot] | None:
         """Return the newest publication, indexed; None where it is the one of this number.
@@ -65,9 +68,11 @@ class Past:
 
         Args:
             numbers: falling.
+
+        Raises:
+            PublicationError: the chain of publications does not verify.
         """
-        async with self._reading:
-            records = await asyncio.to_thread(self._records, numbers)
+        records = await self._read(lambda: self._records(numbers))
         return [
             {
                 "number": record.number,
@@ -85,14 +90,24 @@ class Past:
         """Return what publications said of one tier of a contract, in their order.
 
         A publication without the contract or tier says nothing.
+
+        Raises:
+            PublicationError: one of them does not verify.
         """
-        async with self._reading:
-            found = await asyncio.to_thread(self._moments, list(numbers), symbol)
+        wanted = list(numbers)
+        found = await self._read(lambda: self._moments(wanted, symbol))
         return [
             {name: value for name, value in row.items() if name != "symbol"}
             for row in found
             if row["side"] == side and row["tier"] == tier
         ]
+
+    async def _read(self, read: Callable[[], Found]) -> Found:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, read)
+
+    def close(self) -> None:
+        """Read nothing more."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _records(self, numbers: Sequence[int]) -> list[Record]:
         every = self._store.records()

@@ -1,7 +1,7 @@
-"""Connections: how long a head may take to come, and how large it may be.
+"""Connections: how long a head may take to come and an answer to be taken, and how large a head is.
 
-Responsible for callers who begin a request and do not end it, which uvicorn alone would wait for
-without end ("slowloris", RFC 9112 leaves the time to the server).
+Responsible for callers who begin a request and do not end it, or ask and do not read, which uvicorn
+alone would wait for without end ("slowloris", RFC 9112 leaves the time to the server).
 """
 
 import asyncio
@@ -29,9 +29,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(self, limits: Limits, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # uvicorn's
         super().__init__(*args, **kwargs)
         self._limits = limits
-        self._head_bytes = self._piece_bytes = 0
+        self._head_bytes = 0
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give a new caller the time of a head to send one."""
@@ -44,13 +45,27 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
         self._stop()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Give a caller who does not read the time of a request to begin to."""
+        super().pause_writing()
+        seconds = self._limits.request_time.total_seconds()
+        # closing would wait until all is sent, which is what does not happen
+        self._unread = self.loop.call_later(seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Write on: the caller reads."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the end of a head."""
         if self.transport.is_closing():
             return
-        self._piece_bytes = len(data)
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
@@ -58,11 +73,20 @@ class LimitedProtocol(HttpToolsProtocol):
             self._too_large()
 
     def on_message_begin(self) -> None:
-        """Begin to count: the piece that is being read may hold all of the head."""
+        """Begin to count.
+
+        What came together with the end of the request before is no part of the count: a caller may
+        send many requests at once. A head that is complete is measured as it is.
+        """
         if not self._in_head:
-            self._in_head, self._head_bytes = True, self._piece_bytes
+            self._in_head, self._head_bytes = True, 0
             self._start()
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; drop a trailer, which must not pass for one (RFC 9110, 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Take a head that has come, if it is not too large."""
@@ -71,6 +95,10 @@ class LimitedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._limits.header_bytes:
             self._too_large()
+            return
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
+            self._refuse(400, f"a request names its host once (RFC 9112, 3.2), found {hosts}")
             return
         super().on_headers_complete()
 
@@ -104,6 +132,10 @@ class LimitedProtocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+        if self.cycle is not None:
+            # a request before this one may still be computed: nobody will hear its answer
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP as every other refusal."""

@@ -1,12 +1,14 @@
 """Routes of the record: publications, policy, how a margin came about, and its past."""
 
+import asyncio
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from margincast.core.errors import InputError, LedgerError
+from margincast.core.errors import InputError, LedgerError, PublicationError
 from margincast.core.types import Side
 from margincast.margin.explanation import chain_of
 from margincast.serving.api.asking import (
@@ -32,8 +34,15 @@ from margincast.serving.api.shapes import (
 )
 from margincast.serving.api.view import encode, position_row, written
 
+LOG = logging.getLogger("margincast.service")
 router = APIRouter(dependencies=[needs("read"), Depends(strict_query)], tags=["record"])
 admin = APIRouter(dependencies=[needs("admin"), Depends(strict_query)], tags=["administration"])
+
+
+def _damaged(error: Exception, what: str) -> Refusal:
+    """Write down what is damaged, with its place, and return what a caller is told."""
+    LOG.error("%s: %s", what, error)
+    return Refusal(409, f"{what}; see the service's log")
 
 
 class ExplainQuery(Question):
@@ -72,7 +81,7 @@ async def explain(
         row = position_row(levels, float(query.notional_usd or 0.0))
     except InputError as error:
         raise Refusal(422, str(error)) from error
-    record = await state.record_in_force()
+    record = await state.record_of(view)
     if record is None or record.origin.policy_hash != row["policy_hash"]:
         raise Refusal(409, "the policy behind this margin is not on record; its columns are")
     steps = chain_of(row, record.policy)
@@ -103,7 +112,7 @@ async def explain(
 @router.get("/v1/policy", response_model=PolicyInForce, responses=refusals(304, 409))
 async def policy(request: Request, view: ViewOf, state: StateOf) -> Response:
     """The policy and base schedule behind the margins in force, as they were then."""
-    record = await state.record_in_force()
+    record = await state.record_of(view)
     if record is None:
         raise Refusal(409, "the policy in force is not on record")
     return answered(
@@ -120,21 +129,25 @@ async def policy(request: Request, view: ViewOf, state: StateOf) -> Response:
     )
 
 
-@router.get("/v1/publications", response_model=PublicationList, responses=refusals())
+@router.get("/v1/publications", response_model=PublicationList, responses=refusals(409))
 async def publications(query: Annotated[BackwardsQuery, Query()], state: StateOf) -> Response:
     """Publications on record, newest first."""
     newest = state.in_force().snapshot.header.number
     start = min(newest, (query.before or newest + 1) - 1)
     numbers = range(start, max(0, start - query.limit), -1)
+    try:
+        listed = await state.past.listed(numbers)
+    except (PublicationError, OSError) as error:
+        raise _damaged(error, "the record of publications does not verify") from error
     return fresh(
         {
-            "publications": await state.past.listed(numbers),
+            "publications": listed,
             "next": numbers[-1] if numbers and numbers[-1] > 1 else None,
         }
     )
 
 
-@router.get("/v1/history/{symbol}", response_model=History, responses=refusals(304, 404))
+@router.get("/v1/history/{symbol}", response_model=History, responses=refusals(304, 404, 409))
 async def history(
     symbol: AnySymbol,
     query: Annotated[HistoryQuery, Query()],
@@ -146,14 +159,21 @@ async def history(
     known_sides(view, symbol, query.side)
     newest = view.snapshot.header.number
     numbers = range(max(1, newest - query.limit + 1), newest + 1)
-    moments = await state.past.moments(numbers, symbol, query.side, query.tier)
+    try:
+        moments = await state.past.moments(numbers, symbol, query.side, query.tier)
+    except (PublicationError, OSError) as error:
+        raise _damaged(error, "a publication of this time does not verify") from error
     return answered(request, view, lambda: encode({"symbol": symbol, "moments": moments}))
 
 
-@admin.get("/v1/keys", response_model=KeyList, responses=refusals())
+@admin.get("/v1/keys", response_model=KeyList, responses=refusals(409))
 async def keys(state: StateOf) -> Response:
     """API keys, without their secrets."""
     now = state.now()
+    try:
+        keys_made = await asyncio.to_thread(state.key_file.read)
+    except InputError as error:
+        raise _damaged(error, "the file of keys cannot be read") from error
     return fresh(
         {
             "keys": [
@@ -166,7 +186,7 @@ async def keys(state: StateOf) -> Response:
                     "revoked": key.revoked,
                     "state": key.state(now),
                 }
-                for key in state.key_file.read()
+                for key in keys_made
             ]
         }
     )
@@ -176,9 +196,9 @@ async def keys(state: StateOf) -> Response:
 async def audit(query: Annotated[BackwardsQuery, Query()], state: StateOf) -> Response:
     """Administrative acts, newest first; the chain of hashes is verified first."""
     try:
-        entries = state.audit.read()
-    except LedgerError as error:
-        raise Refusal(409, "the audit log does not verify; see the service's log") from error
+        entries = await asyncio.to_thread(state.audit.read)
+    except (LedgerError, OSError) as error:
+        raise _damaged(error, "the audit log does not verify") from error
     start = min(len(entries), (query.before or len(entries) + 1) - 1)
     chosen = entries[max(0, start - query.limit) : start][::-1]
     return fresh(

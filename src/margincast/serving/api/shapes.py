@@ -7,7 +7,7 @@ known is null.
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from margincast.core.types import Side
 
@@ -24,10 +24,21 @@ Move = Annotated[
 Status = Literal["ok", "fallback"]
 
 
+def _whole(value: object) -> object:
+    """Return 2 for 2.0: to JSON they are one number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Question(BaseModel):
     """What a caller sends: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Body(Question):
+    """A question that comes as JSON: a number is a number there, not a text or true."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class Answer(BaseModel):
@@ -264,7 +275,7 @@ class Problem(BaseModel):
     problems: list[dict[str, str]] = []
 
 
-class Position(Question):
+class Position(Body):
     """A position, real or imagined."""
 
     symbol: Symbol
@@ -275,7 +286,7 @@ class Position(Question):
     isolated_margin_usd: Usd | None = None
 
 
-class CollateralItem(Question):
+class CollateralItem(Body):
     """An asset behind the account; a negative amount is owed."""
 
     asset: Symbol
@@ -285,7 +296,7 @@ class CollateralItem(Question):
     contract: Symbol | None = None
 
 
-class AccountQuestion(Question):
+class AccountQuestion(Body):
     """An account, and moves of prices to try on it."""
 
     positions: Annotated[list[Position], Field(min_length=1)]
@@ -315,28 +326,28 @@ class AccountAnswer(Answer):
     after_moves: list[PoolAnswer]
 
 
-class BookLevel(Question):
+class BookLevel(Body):
     """Price and size of one level of an order book."""
 
     price: Price
     size: Size
 
 
-class BookQuestion(Question):
+class BookQuestion(Body):
     """An order book, best level first."""
 
     bids: Annotated[list[BookLevel], Field(min_length=1)]
     asks: Annotated[list[BookLevel], Field(min_length=1)]
 
 
-class MarginQuestion(Question):
+class MarginQuestion(Body):
     """What the next margin of a contract would be if forecasts or the book were other ones."""
 
     symbol: Symbol
     forecast_multiple: Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)] = 1.0
     forecasts: dict[Side, Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]] = {}
     book: BookQuestion | None = None
-    after_minutes: Annotated[int, Field(ge=1, le=10_080)] = 60
+    after_minutes: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10_080)] = 60
 
 
 class MarginAnswer(Answer):

@@ -7,11 +7,13 @@ indexed beside the one in force, then takes its place at once.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from margincast.core.errors import MargincastError
 from margincast.core.time import format_duration
@@ -32,6 +34,7 @@ from margincast.serving.snapshot import Snapshot
 from margincast.specs.service import LiveEngine, Service
 
 LOG = logging.getLogger("margincast.service")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,21 @@ class State:
         )
         self.report = ReportFile(None if monitor is None else self.workspace / monitor.report)
         self._keys_seen: tuple[int, int] | None = None
+        self._keys_problem = ""
+        self._engine_problem = ""
+        self._following = asyncio.Lock()
         self._record: Publication | None = None
+        self._shown_since = self.seconds()
+        # looks wait for no question of a caller, however many of them are being computed
+        self._looking = ThreadPoolExecutor(2, "look")
 
     def now(self) -> datetime:
         """Return the time by the clock."""
         return datetime.now(UTC)
+
+    def seconds(self) -> float:
+        """Return the time of a clock that nobody sets, seconds."""
+        return time.monotonic()
 
     def in_force(self) -> View:
         """Return what is answered from.
@@ -102,20 +115,21 @@ class State:
             )
         return view
 
-    async def record_in_force(self) -> Publication | None:
-        """Return the publication that the margins in force rest on; None where it is not kept.
+    async def record_of(self, view: View) -> Publication | None:
+        """Return the publication that some margins rest on; None where it is not kept.
 
-        Raises:
-            Refusal: nothing was published yet.
+        Args:
+            view: what a question is answered from; another may be in force meanwhile.
         """
-        number = self.in_force().snapshot.header.number
-        if self._record is None or self._record.number != number:
+        number, record = view.snapshot.header.number, self._record
+        if record is None or record.number != number:
             try:
-                self._record = await asyncio.to_thread(self.past.publication, number)
+                record = await asyncio.to_thread(self.past.publication, number)
             except (MargincastError, OSError) as error:
                 LOG.error("publication %d cannot be read: %s", number, error)  # noqa: TRY400  # no bug
                 return None
-        return self._record
+            self._record = record
+        return record
 
     def standing(self) -> Standing:
         """Return how the service stands now."""
@@ -124,9 +138,16 @@ class State:
         snapshot, allowed = self.view.snapshot, self.service.publications.max_age
         header = snapshot.header
         age = self.now() - header.published_at
-        if age > allowed:
+        # a clock that was set back makes nothing younger than it has been shown for
+        shown_for = timedelta(seconds=self.seconds() - self._shown_since)
+        if max(abs(age), shown_for) > allowed:
             made = f"it was made at {header.published_at:%F %H:%M} UTC"
-            old = f"publication {header.number} is older than {format_duration(allowed)}, {made}"
+            limit = format_duration(allowed)
+            old = (
+                f"publication {header.number} is older than {limit}, {made}"
+                if age >= timedelta()
+                else f"{made} says publication {header.number}, which is in the future"
+            )
             return Standing("stale", "; ".join(filter(None, (old, self.unreadable))))
         if header.problem:
             return Standing("fallback", header.problem)
@@ -139,6 +160,8 @@ class State:
         """Keep everything up to date while the block runs."""
         forget_dead_workers()
         with self.board.listening(self._take):
+            if self.engine is not None:
+                await self.follow_once()
             await self.look()
             tasks = [asyncio.create_task(self._look_again())]
             if self.service.live is not None:
@@ -150,6 +173,8 @@ class State:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                self._looking.shutdown(wait=False, cancel_futures=True)
+                self.past.close()
                 self.rate.close()
 
     async def look(self) -> None:
@@ -157,7 +182,7 @@ class State:
         self._look_at_keys()
         self.report.look()
         # while a live engine is there, what it publishes is what it shows
-        if not self._engine_is_there():
+        if self.engine is None or not self.engine.is_alive(self.seconds()):
             await self._look_at_store()
         await self._fall_back_if_stale()
         self.metrics.resident.set(resident_bytes())
@@ -167,7 +192,7 @@ class State:
         shown = self.board.current
         number = shown.header.number if shown is not None else 0
         try:
-            found = await asyncio.to_thread(self.past.newer_than, number)
+            found = await self._apart(lambda: self.past.newer_than(number))
         except (MargincastError, OSError) as error:
             # the message may name folders: it is for the log, not for callers
             if not self.unreadable:
@@ -191,7 +216,7 @@ class State:
         shown = self.board.current
         if shown is None:
             return
-        levels = await asyncio.to_thread(lambda: kept(table_of(shown).to_pandas(), reason))
+        levels = await self._apart(lambda: kept(table_of(shown).to_pandas(), reason))
         header = replace(shown.header, revision=shown.header.revision + 1, problem=reason)
         # whatever was put up meanwhile is newer than this
         if self.board.current is shown:
@@ -199,34 +224,39 @@ class State:
 
     async def _follow(self, live: LiveEngine) -> None:
         while True:
-            self.follow_once()
+            await self.follow_once()
             await asyncio.sleep(live.look_every_milliseconds / 1_000.0)
 
-    def follow_once(self) -> None:
+    async def follow_once(self) -> None:
         """Show what the live engine shows, or fallbacks once it is gone."""
-        assert self.engine is not None
-        try:
-            snapshot = self.engine.look(self.now())
-        except Exception:
-            # whatever it is, the margins in force are served on and the next look comes
-            LOG.exception("following the live engine failed")
+        engine = self.engine
+        assert engine is not None
+        async with self._following:
+            snapshot = await self._apart(lambda: engine.look(self.now(), self.seconds()))
+            if engine.problem and engine.problem != self._engine_problem:
+                LOG.error("the live engine's margins cannot be read: %s", engine.problem)
+            self._engine_problem = engine.problem
+        shown = self.board.current
+        if snapshot is None or (
+            # what an engine left behind is no news where there is a later publication
+            not engine.is_alive(self.seconds())
+            and shown is not None
+            and shown.header.number > snapshot.header.number
+        ):
             return
-        if snapshot is not None:
-            self.board.show(snapshot)
+        self.board.show(snapshot)
 
-    def _engine_is_there(self) -> bool:
-        if self.engine is None:
-            return False
-        try:
-            status = self.engine.folder.status()
-        except (OSError, ValueError, KeyError):
-            return False
-        return status is not None and status.is_alive(self.now(), self.engine.longest)
+    async def _apart(self, work: Callable[[], Found]) -> Found:
+        """Do what reads the disk in a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._looking, work)
 
     def _take(self, change: Change | None) -> None:
         if change is None:
             return
         snapshot = change.now
+        before = None if change.before is None else change.before.header.published_at
+        if snapshot.header.published_at != before:
+            self._shown_since = self.seconds()
         self.view = View(snapshot, self.view)
         self.metrics.publication.set(snapshot.header.number)
         self.metrics.published_at.set(snapshot.header.published_at.timestamp())
@@ -248,15 +278,18 @@ class State:
         try:
             status = self.key_file.path.stat()
             seen = (status.st_mtime_ns, status.st_ino)
-        except FileNotFoundError:
+        except OSError:
+            # it is not there, or says below why it cannot be read
             seen = None
-        if seen != self._keys_seen:
+        if seen is None or seen != self._keys_seen:
             try:
                 self.keys = KeyRing(self.key_file.read())
-                self._keys_seen = seen
+                self._keys_seen, self._keys_problem = seen, ""
             except MargincastError as error:
                 # keys that were valid stay so until the file can be read again
-                LOG.error("keys cannot be read: %s", error)  # noqa: TRY400  # no bug
+                if str(error) != self._keys_problem:
+                    LOG.error("keys cannot be read: %s", error)  # noqa: TRY400  # no bug
+                self._keys_problem = str(error)
 
     def wait_for(self, caller: str) -> float:
         """Take a caller's token; return the seconds to wait, 0.0 if there was one."""

@@ -6,14 +6,16 @@ sent is written once for all listeners.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from margincast.serving.api.asking import StateOf, ViewOf, needs, refusals, strict_query
+from margincast.serving.api.asking import CallerOf, StateOf, ViewOf, needs, refusals, strict_query
+from margincast.serving.api.keys import Caller
 from margincast.serving.api.problem import Refusal
 from margincast.serving.api.shapes import Question
 from margincast.serving.api.state import State
@@ -49,20 +51,22 @@ class StreamQuery(Question):
     },
 )
 async def stream(
-    query: Annotated[StreamQuery, Query()], state: StateOf, view: ViewOf
+    query: Annotated[StreamQuery, Query()], state: StateOf, view: ViewOf, caller: CallerOf
 ) -> StreamingResponse:
-    """Changes of margins as server-sent events."""
+    """Changes of margins as server-sent events; ends when the key is no longer valid."""
     if state.streams >= state.service.limits.streams:
         raise Refusal(429, "all streams are taken; come again later", [(b"retry-after", b"30")])
     wanted = frozenset(name for name in query.symbols.split(",") if name)
     return StreamingResponse(
-        _events(state, view.snapshot, wanted),
+        _events(state, view.snapshot, wanted, caller),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
-async def _events(state: State, first: Snapshot, wanted: frozenset[str]) -> AsyncIterator[bytes]:
+async def _events(
+    state: State, first: Snapshot, wanted: frozenset[str], caller: Caller
+) -> AsyncIterator[bytes]:
     state.streams += 1
     state.metrics.streams.inc()
     try:
@@ -71,12 +75,13 @@ async def _events(state: State, first: Snapshot, wanted: frozenset[str]) -> Asyn
             while True:
                 try:
                     change = await asyncio.wait_for(waiting.get(), HEARTBEAT_SECONDS)
+                    text = b"" if change is None else event_of(change, wanted, with_margins=True)
                 except TimeoutError:
-                    yield _BEAT
-                    continue
-                if change is None:
+                    text = _BEAT
+                # a key may end before its stream does
+                if not text or not state.keys.still_opens(caller, state.now()):
                     return
-                yield event_of(change, wanted, with_margins=True)
+                yield text
     finally:
         state.streams -= 1
         state.metrics.streams.dec()
@@ -91,19 +96,25 @@ def event_of(change: Change, wanted: frozenset[str], *, with_margins: bool) -> b
         with_margins: whether the rates of the contracts that changed are told.
     """
     header = change.now.header
-    changed: list[Json] = []
-    if with_margins:
-        changed = [
-            {"symbol": symbol, "sides": changes_of(change.now.contracts.get(symbol, {}))}
-            for symbol in change.now.changed_since(change.before)
-            if not wanted or symbol in wanted
-        ]
+    told = _rates_of(change) if with_margins else {}
+    changed = [text for symbol, text in told.items() if not wanted or symbol in wanted]
     data: Json = {
         "number": header.number,
         "revision": header.revision,
         "published_at": written(header.published_at),
         "problem": header.problem,
         "fallbacks": [symbol for symbol in change.now.fallbacks if not wanted or symbol in wanted],
-        "changed": changed,
     }
-    return b"id: %b\nevent: margins\ndata: %b\n\n" % (header.version.encode(), encode(data))
+    body = b'%b,"changed":[%b]}' % (encode(data)[:-1], b",".join(changed))
+    return b"id: %b\nevent: margins\ndata: %b\n\n" % (header.version.encode(), body)
+
+
+@lru_cache(maxsize=2)
+def _rates_of(change: Change) -> Mapping[str, bytes]:
+    """Return the rates of the contracts that changed, as JSON: written once for all listeners."""
+    return {
+        symbol: encode(
+            {"symbol": symbol, "sides": changes_of(change.now.contracts.get(symbol, {}))}
+        )
+        for symbol in change.now.changed_since(change.before)
+    }

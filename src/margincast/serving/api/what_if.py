@@ -13,6 +13,7 @@ from margincast.serving.api.asking import (
     known_sides,
     needs,
     refusals,
+    strict_body,
     strict_query,
 )
 from margincast.serving.api.problem import Refusal
@@ -25,7 +26,9 @@ from margincast.serving.api.shapes import (
 from margincast.serving.api.supposing import judged, supposed_margins
 from margincast.serving.api.view import side_of
 
-router = APIRouter(dependencies=[needs("score"), Depends(strict_query)], tags=["what if"])
+router = APIRouter(
+    dependencies=[needs("score"), Depends(strict_query), Depends(strict_body)], tags=["what if"]
+)
 
 
 @router.post("/v1/what-if/account", response_model=AccountAnswer, responses=refusals(404))
@@ -58,7 +61,7 @@ async def margin(question: MarginQuestion, view: ViewOf, state: StateOf) -> Resp
             bids=len(question.book.bids),
             asks=len(question.book.asks),
         )
-    record = await state.record_in_force()
+    record = await state.record_of(view)
     if record is None or view.snapshot.header.revision:
         raise Refusal(409, "what the margins in force were made of is not on record")
     try:

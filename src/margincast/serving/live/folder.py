@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from margincast.serving.live.faults import EVERYTHING, Fault, sentence
 from margincast.serving.snapshot import Header, Snapshot
 
 LEVELS, STATUS, SOCKET, LOCK = "levels.arrow", "status.json", "events.sock", ".lock"
+_HEADER = b"margincast.header"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,6 @@ class LiveStatus:
     header: Header
     beat: datetime
     counts: Mapping[str, Any]
-
-    def is_alive(self, now: datetime, longest: timedelta) -> bool:
-        """Say whether the engine looked within a time; a heartbeat of the future is none."""
-        return abs(now - self.beat) <= longest
 
     def fallbacks(self) -> dict[str, tuple[Fault, str]]:
         """Return which subjects were in fallback, and all of them since the engine is gone."""
@@ -110,7 +107,9 @@ class LiveFolder:
         header = None if snapshot is None else snapshot.header
         version = None if header is None else f"{header.version} {header.published_at.isoformat()}"
         if snapshot is not None and version != self._written:
-            table = table_of(snapshot)
+            # the header goes with the levels, so that one is never read beside another's
+            own = {_HEADER: json.dumps(_header_json(header)).encode()}
+            table = table_of(snapshot).replace_schema_metadata(own)
             new = self.path / f".{LEVELS}.new"
             with new.open("wb") as file:
                 feather.write_feather(table, file, compression="uncompressed")
@@ -134,9 +133,8 @@ class LiveFolder:
             header = body.pop("header")
             if header is None:
                 return None
-            header["published_at"] = datetime.fromisoformat(header["published_at"])
             beat = datetime.fromisoformat(body.pop("beat"))
-            return LiveStatus(Header(**header), beat, body)
+            return LiveStatus(_header_of(header), beat, body)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -151,10 +149,17 @@ class LiveFolder:
         if status is None:
             return None
         try:
-            levels: pd.DataFrame = feather.read_feather(self.path / LEVELS)
+            table = feather.read_table(self.path / LEVELS, memory_map=False)
         except FileNotFoundError:
             return None
-        return LiveState(status.header, status.beat, status.counts, levels)
+        metadata = table.schema.metadata or {}
+        if _HEADER not in metadata:
+            raise InputError(
+                f"{self.path / LEVELS} is damaged: it does not say whose levels it holds"
+            )
+        # the table may be a moment ahead of the heartbeat
+        header = _header_of(json.loads(metadata[_HEADER]))
+        return LiveState(header, status.beat, status.counts, table.to_pandas())
 
 
 def table_of(snapshot: Snapshot) -> pa.Table:
@@ -168,6 +173,10 @@ def table_of(snapshot: Snapshot) -> pa.Table:
         kind = pa.timestamp("us", "UTC") if values.dtype.kind == "M" else None
         arrays[name] = pa.array(values, type=kind, from_pandas=values.dtype.kind == "O")
     return pa.table(arrays)
+
+
+def _header_of(body: dict[str, Any]) -> Header:
+    return Header(**{**body, "published_at": datetime.fromisoformat(body["published_at"])})
 
 
 def _header_json(header: Header | None) -> dict[str, Any] | None:
