@@ -347,7 +347,7 @@ class MarginQuestion(Body):
     forecast_multiple: Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)] = 1.0
     forecasts: dict[Side, Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]] = {}
     book: BookQuestion | None = None
-    after_minutes: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10_080)] = 60
+    after_minutes: Annotated[int, Field(ge=1, le=10_080), BeforeValidator(_whole)] = 60
 
 
 class MarginAnswer(Answer):
