@@ -121,7 +121,15 @@ def prepare(
     session = Session(
         live,
         engine,
-        Reader(live.feed.tables, frozenset(first.inputs.symbols), live.feed.line_bytes),
+        Reader(
+            live.feed.tables,
+            frozenset(first.inputs.symbols),
+            live.feed.line_bytes,
+            {
+                name: frozenset(table.frames)
+                for name, table in situation.market.sources.states.items()
+            },
+        ),
         _clock(clock, situation.newest),
         BoardKeeper(board or Board(), person),
         folder,

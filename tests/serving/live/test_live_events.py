@@ -103,3 +103,15 @@ def test_any_line_is_an_event_or_a_refusal(raw):
     found = one.read(raw)
     assert isinstance(found, Event) == (one.taken.total() == 1)
     assert isinstance(found, Refusal) == (one.refused.total() == 1)
+
+
+def test_what_is_not_known_of_a_bar_is_null_and_an_index_has_its_own_name():
+    named = {"implied_vol": frozenset({"dvol"})}
+    one = Reader(("bars", "implied_vol"), frozenset({"A"}), 2000, named=named)
+    bar = {"table": "bars", "symbol": "A", "ts": "2026-01-01T00:00:00Z", "mark_open": None}
+    bar |= dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)
+    assert "mark_open" not in one.read(json.dumps(bar).encode()).row
+    assert isinstance(one.read(json.dumps(bar | {"volume": None}).encode()), Refusal)
+    index = {"table": "implied_vol", "symbol": "dvol", "ts": bar["ts"], "implied_volatility": 0.5}
+    assert isinstance(one.read(json.dumps(index).encode()), Event)
+    assert isinstance(one.read(json.dumps(bar | {"symbol": "dvol"}).encode()), Refusal)

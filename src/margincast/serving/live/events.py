@@ -101,7 +101,9 @@ class Reader:
 
     Attributes:
         tables: that are followed.
-        symbols: contracts and underlyings that are known.
+        symbols: contracts that are known.
+        named: further names that tables beside bars know their rows by, such as an index of implied
+            volatility, by table.
         line_bytes: longest line.
         taken: rows by table.
         refused: lines by table and reason.
@@ -110,6 +112,7 @@ class Reader:
     tables: tuple[str, ...]
     symbols: frozenset[str]
     line_bytes: int
+    named: Mapping[str, frozenset[str]] = field(default_factory=dict)
     taken: Counter[str] = field(default_factory=Counter)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -135,9 +138,12 @@ class Reader:
         table, symbol = raw.pop("table", None), raw.pop("symbol", None)
         if not isinstance(table, str) or table not in self.tables:
             return Refusal(Fault.BROKEN_ROW, f"table is none of {', '.join(self.tables)}")
-        if not isinstance(symbol, str) or symbol not in self.symbols:
+        if not isinstance(symbol, str) or not self._knows(table, symbol):
             return Refusal(Fault.BROKEN_ROW, "symbol is not among the contracts", table)
         return _row(table, symbol, raw)
+
+    def _knows(self, table: str, symbol: str) -> bool:
+        return symbol in self.symbols or symbol in self.named.get(table, frozenset())
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -204,6 +210,8 @@ def _numbers(table: str, raw: dict[str, Any]) -> dict[str, float | None]:
         if value is None and table == "book" and _LEVELS[name]:
             found[name] = None  # a level that holds nothing
             continue
+        if value is None and name in columns.optional:
+            continue  # not known, as in a file
         if not _is_number(value):
             raise _RefusedError(Fault.NOT_A_NUMBER, f"{name} is not a finite number")
         found[name] = float(value)
