@@ -40,7 +40,7 @@ def _scored(
     last: object, symbols: list[str], policy: MarginPolicy, schedule: BaseSchedule
 ) -> Scored:
     """Return margins of the hour after the last one, forecasts drawn at random."""
-    at = np.datetime64("2026-01-01", "us")
+    at = np.datetime64("2000-01-01", "us")
     if last is not None:
         at = np.datetime64(last.replace(tzinfo=None) + timedelta(hours=1), "us")  # type: ignore[attr-defined]
     rows = tier_rows(symbols, schedule, policy)

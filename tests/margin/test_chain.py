@@ -323,6 +323,21 @@ def test_never_below_the_floor_nor_above_the_cap(forecasts):
             assert limits.mmr_floor <= chain.mmr[0] <= limits.mmr_cap
 
 
+@pytest.mark.parametrize("early_s", [0, 1, 599])
+def test_a_night_that_starts_a_little_early_counts_from_the_night_before(early_s):
+    """5 % falls to 2.5 %; whether the next job starts a second early decides about nothing."""
+    numbers = Parameters.of(policy("speed"))  # half a day, 50 % up a day
+    nights = [0, 86_400, 2 * 86_400 - early_s]
+    memory = Memory.blank(1)
+    for second, forecast in zip(nights, [0.06, 0.001, 0.06], strict=True):
+        moment = START + np.timedelta64(second, "s")
+        memory, chain = advance(memory, inputs(forecast), moment, numbers)
+        rates = chain.values[STEPS.index("speed limit"), 0]
+        if second == 86_400:
+            lowest = rates
+    assert rates == pytest.approx(lowest * 1.5)
+
+
 def test_a_margin_pays_for_closing_whatever_the_speed_limit():
     """A book that vanishes makes closing dear at once."""
     numbers = Parameters.of(policy("speed"))

@@ -164,6 +164,7 @@ def test_a_contract_finds_its_own_tiers_else_the_default_else_an_error():
         ),
         (["limits.mmr_floor=0.005"], r"first tier's MMR 0.004 lies below 0.005"),
         (["liquidation.taker_fee_rate=0.01"], r"first tier's MMR 0.004 lies below 0.011"),
+        (["limits.multiplier_floor=1.2", "limits.mmr_cap=0.9"], r"would lie below that floor"),
     ],
 )
 def test_a_policy_that_contradicts_its_schedule_is_refused(overrides, said):

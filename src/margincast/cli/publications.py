@@ -9,7 +9,8 @@ from margincast.cli.governance import ReasonOption
 from margincast.cli.options import WorkspaceOption, finish
 
 publications_app = typer.Typer(
-    help="Margins that were put in force: list, compare, revert, replay.", no_args_is_help=True
+    help="Margins that were put in force: list, compare, verify, revert, replay.",
+    no_args_is_help=True,
 )
 NumberArgument = Annotated[int, typer.Argument(metavar="N", help="Number of a publication.", min=1)]
 PolicyOption = Annotated[
@@ -30,10 +31,20 @@ def publications_list(
     as_json: JsonOption = False,
     workspace: WorkspaceOption = Path(),
 ) -> None:
-    """Show every publication, and check that none is missing or changed."""
+    """Show every publication, and check that none is missing: their records are one chain."""
     from margincast.jobs import publications as job
 
     job.show_all(workspace, policy, as_json=as_json)
+
+
+@publications_app.command("verify")
+def publications_verify(
+    *, policy: PolicyOption = None, workspace: WorkspaceOption = Path()
+) -> None:
+    """Read every file ever published, and check that none was changed (exit 1 if one was)."""
+    from margincast.jobs import publications as job
+
+    finish(job.verify(workspace, policy))
 
 
 @publications_app.command("show")

@@ -27,6 +27,7 @@ from margincast.serving.publications.record import Record
 from margincast.serving.publications.replaying import Replayed, replayed
 from margincast.serving.publications.reverting import revert as put_back
 from margincast.serving.publications.store import PUBLICATIONS, PublicationStore, store_of
+from margincast.serving.publications.verifying import damages
 from margincast.serving.registry import Registry
 
 MOST_DIFFERENCES = 20
@@ -63,6 +64,33 @@ def show_all(workspace: Path, policy: str | None, *, as_json: bool) -> None:
             _what(record),
         )
     output.print(table)
+
+
+def verify(workspace: Path, policy: str | None) -> bool:
+    """Read every file of every publication of a policy, or of all, and say what is damaged.
+
+    Returns:
+        Whether all is as it was published.
+
+    Raises:
+        InputError: nothing of the policy was published.
+    """
+    sound = True
+    for name in _published(workspace) if policy is None else [_known(workspace, policy)]:
+        store = store_of(workspace, name)
+        found = damages(store)
+        for problem in found:
+            say(problem)
+        if found:
+            sound = False
+            continue
+        records = store.records()
+        if records:
+            output.print(
+                f"{name}: {len(records)} publication(s) verified, head {records[-1].digest}",
+                soft_wrap=True,
+            )
+    return sound
 
 
 def show(workspace: Path, policy: str | None, number: int, *, as_json: bool) -> None:
@@ -286,7 +314,7 @@ def _known(workspace: Path, policy: str) -> str:
 
 def _published(workspace: Path) -> list[str]:
     folder = workspace / PUBLICATIONS
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return sorted(path.name for path in folder.glob("*/") if not path.name.startswith("."))
 
 
 def _what(record: Record) -> str:

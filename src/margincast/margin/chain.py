@@ -73,6 +73,10 @@ BINDING: tuple[Rule, ...] = (
 )
 """Steps that set a number when they change it; the last of them that does is the binding rule."""
 DAY = timedelta(days=1)
+_DAY_AT_LEAST = DAY - timedelta(minutes=10)
+"""What was published so long ago counts as a day ago: a nightly job does not start at the same
+second every night, and yesterday's rate must not be taken for one of today. The rise over an hour
+limits what that may add."""
 _HOUR = timedelta(hours=1)
 _NO_LIMIT = 50.0
 """A rise by its exponential holds nothing back, and is a number still."""
@@ -108,7 +112,7 @@ class Memory:
         limited: last rate made of a forecast, before rounding; NaN where there has been none.
         limited_at: when it was made; NaT likewise.
         published: the rate published last, fallbacks included; NaN before the first.
-        recent: moments and rates before rounding since 24 hours before ``at``, oldest first; the
+        recent: moments and rates before rounding since a day before ``at``, oldest first; the
             first is the one that was in force then. Empty where no rise over a day is limited.
     """
 
@@ -290,7 +294,8 @@ def _limits(
 def _speed(value: FloatArray, memory: Memory, at: np.datetime64, policy: Parameters) -> FloatArray:
     """Keep a rate within what it may rise and fall since the last one, before rounding.
 
-    A rise over a day counts from the rate of 24 hours before, or from the first there is.
+    A rise over a day counts from the rate of 24 hours before (ten minutes less will do), or from
+    the first there is.
     """
     if memory.at is None:
         return value
@@ -332,8 +337,8 @@ def _in_order(value: FloatArray, under: npt.NDArray[np.intp] | None) -> FloatArr
 def _last_day(
     recent: tuple[tuple[np.datetime64, FloatArray], ...], at: np.datetime64
 ) -> tuple[tuple[np.datetime64, FloatArray], ...]:
-    """Drop what is older than the newest that is a day old or more."""
+    """Drop what is older than the newest that is a day old."""
     first = 0
-    while first + 1 < len(recent) and at - recent[first + 1][0] >= np.timedelta64(DAY):
+    while first + 1 < len(recent) and at - recent[first + 1][0] >= np.timedelta64(_DAY_AT_LEAST):
         first += 1
     return recent[first:]

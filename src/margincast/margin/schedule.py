@@ -65,8 +65,15 @@ def require_policy_fits(policy: MarginPolicy, schedule: BaseSchedule) -> None:
 
     Raises:
         InputError: see :func:`require_floors_below_caps`; or a base rate lies below the policy's
-            floor or its fees, so that the fallback would publish less than the policy allows.
+            floors or its fees, so that the fallback would publish less than the policy allows.
     """
+    multiple = policy.limits.multiplier_floor
+    if multiple > 1.0:
+        raise InputError(
+            f"policy {policy.name} has limits.multiplier_floor = {multiple:g}: a fallback is "
+            "the base schedule and would lie below that floor; use 1 at most, and multiply the "
+            f"rates of base schedule {schedule.name} instead"
+        )
     tables = [(", ".join(table.symbols), table.tiers) for table in schedule.brackets]
     if schedule.default is not None:
         tables.append(("[default]", schedule.default.tiers))

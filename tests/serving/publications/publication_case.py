@@ -123,4 +123,4 @@ def publish_for_ever(folder, here, sync):
     if sync is None:
         here.touch()
     for hour in range(store.last_number, 10_000):
-        publish(store, scored(hour))
+        publish(store, scored(hour), now=AT + timedelta(hours=hour))

@@ -1,5 +1,6 @@
 """What a model was asked is kept once, and read back to the last bit."""
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from tests.serving.publications.publication_case import AT, SYMBOLS, publish, scored
 
-from margincast.core.errors import PublicationError
+from margincast.core.errors import InputError, PublicationError
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.publications.decisions import (
     FOLDER,
@@ -17,6 +18,7 @@ from margincast.serving.publications.decisions import (
     keep_decisions,
 )
 from margincast.serving.publications.store import PublicationStore
+from margincast.serving.publications.verifying import damages
 
 
 def decisions(hours):
@@ -119,6 +121,36 @@ def test_a_piece_that_was_changed_or_lost_is_refused(published):
     keep_decisions(store.folder, decisions(40))
     assert decisions_of(publication) is not None
     assert piece.read_bytes() == content
+
+
+def test_when_the_disk_is_full_it_is_said_and_nothing_is_left(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"No space left on device\); nothing was published"):
+        keep_decisions(tmp_path, decisions(3))
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_what_killed_publishers_left_is_cleared_away_and_no_work_of_another(published):
+    store, _ = published
+    folder = store.folder / FOLDER
+    old, new = folder / ".old.1-a", folder / ".new.2-b"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    keep_decisions(store.folder, decisions(40))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_piece_of_an_old_publication_that_is_gone_is_found(published):
+    store, publication = published
+    publish(store, scored(1))
+    assert damages(PublicationStore(store.folder)) == ()
+    next((store.folder / FOLDER).iterdir()).unlink()
+    (problem,) = damages(PublicationStore(store.folder))
+    assert f"publication {publication.name} of perp-8h: decisions/" in problem
 
 
 def test_a_publication_without_a_model_has_none(tmp_path):

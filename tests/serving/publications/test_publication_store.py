@@ -30,7 +30,9 @@ from margincast.core.digest import digest_of_file
 from margincast.core.errors import InputError, PublicationError, PublishedMeanwhileError
 from margincast.margin.override import Override
 from margincast.serving.publications import tables
+from margincast.serving.publications.reverting import revert
 from margincast.serving.publications.store import PublicationStore, is_published, store_of
+from margincast.serving.publications.verifying import damages
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +219,30 @@ def test_a_broken_history_is_refused_and_nothing_is_published_on_it(copied, dama
         PublicationStore(copied).records()
 
 
+def test_every_damaged_publication_is_found(copied):
+    """Also one that nothing rests on any more, and in a file that the chain does not look at."""
+    assert damages(PublicationStore(copied)) == ()
+    flip(copied / "000001" / "levels" / "00000.parquet")
+    flip(copied / "000002" / "inputs" / "rows.parquet")
+    assert publish(PublicationStore(copied), scored(3)).number == 4
+    first, second = damages(PublicationStore(copied))
+    assert "000001 of perp-8h: levels/00000.parquet was changed" in first
+    assert "000002 of perp-8h: inputs/rows.parquet was changed" in second
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: rewrite(p, 1), "000001 of perp-8h: it is not the one that was published"),
+        (lambda p: shutil.rmtree(p / "000003"), "000003 is missing"),
+        (lambda p: (p / "head.json").write_text("{}"), "head.json is damaged"),
+    ],
+)
+def test_a_broken_chain_is_found(copied, damage, message):
+    damage(copied)
+    assert any(message in problem for problem in damages(PublicationStore(copied)))
+
+
 def test_on_a_damaged_last_publication_nothing_is_published(copied):
     flip(copied / "000003" / "levels" / "00000.parquet")
     with pytest.raises(PublicationError, match="000003"):
@@ -294,6 +320,44 @@ def test_when_the_disk_is_full_nothing_is_published_and_nothing_is_left(copied, 
 def test_margins_are_not_published_backwards(three):
     with pytest.raises(InputError, match=r"of 2026-03-01 13:00 UTC, publication 000003 is of"):
         publish(PublicationStore(three), scored(1))
+
+
+def test_margins_are_not_published_ahead_of_their_time(copied):
+    """Whatever followed would be refused until that moment has come."""
+    store = PublicationStore(copied)
+    clock = AT + timedelta(hours=4)
+    with pytest.raises(InputError, match=r"of 2026-03-01 17:00 UTC, but it is 2026-03-01 16:00"):
+        publish(store, scored(5), now=clock)
+    assert publish(store, scored(4), now=clock - timedelta(seconds=59)).number == 4
+
+
+def test_a_publication_ahead_of_its_time_is_come_back_from(copied):
+    """A clock ran ahead when 000003 was made, of 14:00; it was mended at 12:30."""
+    store = PublicationStore(copied)
+    now = AT + timedelta(minutes=30)
+    with pytest.raises(InputError, match=r"000003 .* not come yet: a clock was wrong"):
+        publish(store, scored(0), now=now)
+    back = revert(store, 2, at=now, overrides=(), by="bo", reason="clock", now=now)
+    assert (back.number, back.at) == (4, now)
+    memory = back.after.memory
+    moment = np.datetime64(now.replace(tzinfo=None), "us")
+    assert memory.at == moment
+    assert not (memory.limited_at > moment).any()
+    assert all(at <= moment for at, _ in memory.recent)
+    # margins of a moment later follow it, within the limits
+    after = store.before(AT + timedelta(hours=1))
+    assert after.number == 4
+    made = scored(1, past=after.remembered)
+    assert publish(store, made, now=AT + timedelta(hours=1)).number == 5
+    assert damages(PublicationStore(copied)) == ()
+
+
+def test_a_score_of_the_same_moment_does_not_undo_a_revert(copied):
+    store = PublicationStore(copied)
+    revert(store, 1, at=None, overrides=(), by="bo", reason="a bad feed")
+    with pytest.raises(InputError, match="by which bo went back to 000001"):
+        publish(store, scored(2, seed=3))
+    assert publish(store, scored(3)).number == 5
 
 
 def test_a_table_that_follows_what_is_not_there_is_refused(three):

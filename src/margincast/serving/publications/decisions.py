@@ -5,8 +5,10 @@ known to have followed. Nights share most of it, so it lies beside the publicati
 time each, under the SHA-256 of its values; a publication names its pieces.
 """
 
+import io
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from margincast.core.errors import PublicationError
+from margincast.core.errors import InputError, PublicationError
 from margincast.core.types import SIDES, FloatArray
 from margincast.features.column_digest import digest_of_frame
 from margincast.models.protocol import Panel
@@ -25,6 +27,8 @@ from margincast.serving.publications.publication import DECISIONS, Publication
 
 FOLDER = "decisions"
 """Beside the publications of a policy."""
+_ABANDONED_AFTER_S = 3600.0
+"""A file is written in less than a second."""
 
 
 def keep_decisions(store: Path, panels: Mapping[int, Panel]) -> dict[str, Any]:
@@ -36,26 +40,37 @@ def keep_decisions(store: Path, panels: Mapping[int, Panel]) -> dict[str, Any]:
 
     Returns:
         What names them, JSON-like.
+
+    Raises:
+        InputError: they cannot be written.
     """
     panel = next(iter(panels.values()))
     folder = store / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     features = decisions_frame(panel)
     outcomes = {minutes: _outcomes(own) for minutes, own in panels.items()}
-    pieces = [
-        {
-            "features": _kept(folder, features[piece]),
-            "outcomes": {
-                str(minutes): _kept(folder, own[piece]) for minutes, own in outcomes.items()
-            },
-        }
-        for piece in pieces_of(panel.decided)
-    ]
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(folder)
+        pieces = [
+            {
+                "features": _kept(folder, features[piece]),
+                "outcomes": {
+                    str(minutes): _kept(folder, own[piece]) for minutes, own in outcomes.items()
+                },
+            }
+            for piece in pieces_of(panel.decided)
+        ]
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InputError(
+            f"the decisions behind the margins could not be written to {folder} "
+            f"({error.strerror or error}); nothing was published, the publication before stays in "
+            "force: make room or mend what is named, then run the same command again"
+        ) from error
     return {"units": dict(panel.units), "sides": list(panel.outcomes), "pieces": pieces}
 
 
@@ -87,6 +102,25 @@ def decisions_of(publication: Publication) -> dict[int, Panel] | None:
             own["label_end"].to_numpy().astype("datetime64[us]"),
         )
     return panels
+
+
+def require_decisions(publication: Publication, sound: set[str]) -> None:
+    """Check the decisions behind a publication, where it has any.
+
+    Args:
+        publication: the publication.
+        sound: names of pieces that were checked already, which nights share; added to.
+
+    Raises:
+        PublicationError: a piece is missing or was changed.
+    """
+    if DECISIONS not in publication.record.files:
+        return
+    for piece in publication.read_json(DECISIONS)["pieces"]:
+        for name in (piece["features"], *piece["outcomes"].values()):
+            if name not in sound:
+                _read(publication.folder.parent / FOLDER, name, publication)
+                sound.add(name)
 
 
 def forecasts_again(publication: Publication, bundle: Bundle) -> "tuple[FloatArray, int] | None":
@@ -134,14 +168,24 @@ def _kept(folder: Path, piece: pl.DataFrame) -> str:
     if not path.exists():
         partial = folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            piece.write_parquet(partial, compression="zstd", statistics=False)
-            with partial.open("rb") as stream:
+            content = io.BytesIO()  # polars' own error of a full disk is none of the system's
+            piece.write_parquet(content, compression="zstd", statistics=False)
+            with partial.open("xb") as stream:
+                stream.write(content.getbuffer())
+                stream.flush()
                 os.fsync(stream.fileno())
             partial.chmod(0o444)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     return name
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what killed publishers left; others may be writing right now."""
+    for left in folder.glob(".*"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_AFTER_S:
+            left.unlink(missing_ok=True)
 
 
 def _read(folder: Path, name: str, publication: Publication) -> pl.DataFrame:

@@ -178,12 +178,14 @@ def _after(old: Publication, last: Publication, at: np.datetime64) -> Remembered
     if "fee_multiplier" in old.levels:
         fees = old.levels["fee_multiplier"].to_numpy(np.float64)
     earlier = tuple((moment, rates) for moment, rates in memory.recent if moment < at)
+    # a publication ahead of its time leaves nothing that is later than the revert
+    limited_at = np.where(memory.limited_at > at, at, memory.limited_at)
     return Remembered(
         Memory(
             at,
             memory.buffer,
             limited,
-            np.where(of_forecast, at, memory.limited_at),
+            np.where(of_forecast, at, limited_at),
             mmr,
             (*earlier, (at, limited)),
         ),

@@ -28,6 +28,7 @@ from margincast.core.errors import InputError, PublicationError, PublishedMeanwh
 from margincast.margin.override import Override
 from margincast.serving.batch import Scored
 from margincast.serving.manifest import json_bytes, library_versions
+from margincast.serving.publications.moments import require_its_time
 from margincast.serving.publications.publication import (
     DECISIONS,
     OVERRIDES,
@@ -217,8 +218,8 @@ class PublicationStore:
 
         Raises:
             PublishedMeanwhileError: ``follows`` is not the last number; nothing is published.
-            InputError: no reason or name is given, the last publication is of a later moment, or
-                the folder cannot be written; nothing is published.
+            InputError: no reason or name is given, the moment has not come yet or lies before that
+                of the last publication, or the folder cannot be written; nothing is published.
             PublicationError: the last publication does not verify.
         """
         empty = [name for name, text in (("by", by), ("reason", reason)) if not text.strip()]
@@ -231,12 +232,8 @@ class PublicationStore:
                 self._write_head(last.record)
             self._require_follows(follows, last)
             at = _utc(scored)
-            if last is not None and at < last.at:
-                raise InputError(
-                    f"these margins are of {at:%F %H:%M} UTC, publication {last.name} is of "
-                    f"{last.at:%F %H:%M} UTC: margins are not published backwards; to put earlier "
-                    "ones in force again use margincast publications revert"
-                )
+            clock = (now or datetime.now(UTC)).astimezone(UTC)
+            require_its_time(at, clock, kind, None if last is None else last.record)
             files = files_of(scored, policy, schedule, overrides)
             if decisions is not None:
                 files[DECISIONS] = json_bytes(dict(decisions), DECISIONS)
@@ -246,7 +243,7 @@ class PublicationStore:
                 kind=kind,
                 policy=policy.name,
                 at=at,
-                published_at=(now or datetime.now(UTC)).astimezone(UTC),
+                published_at=clock,
                 by=by,
                 reason=reason,
                 origin=scored.origin,
