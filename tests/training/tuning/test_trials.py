@@ -15,6 +15,8 @@ from margincast.specs.training import Head
 from margincast.specs.tuning import NOT_TUNABLE, TUNABLE
 from margincast.training.tuning.selection import chosen_trial, front_table, within_band
 from margincast.training.tuning.trials import (
+    announce,
+    began,
     converged,
     counted,
     has_live_owner,
@@ -124,6 +126,28 @@ def test_a_trial_is_taken_back_only_from_whoever_is_gone():
     again = study.ask(DISTRIBUTION)
     assert again.params == dead.params
     assert [trial.number for trial in counted(study)] == [0, 3, again.number]
+
+
+@pytest.mark.parametrize("announced", ["the dead one", "nobody", "the living", "elsewhere"])
+def test_a_trial_nobody_signed_is_taken_back_unless_somebody_else_may_be_about_to(announced):
+    # killed between taking a trial and signing it: no name stands on it
+    study = study_of()
+    begun = study.ask(DISTRIBUTION)
+    announce(study)  # whoever recovers has signed all of his own
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as child:
+        other = this_process() | {"pid": child.pid, "began": began(child.pid)}
+        if announced == "the dead one":
+            child.communicate(b"\n")
+        if announced == "elsewhere":
+            other |= {"host": "another"}
+        if announced != "nobody":
+            study.set_user_attr("process other", other)
+        alive = announced in {"the living", "elsewhere"}
+        assert recover(study) == (0 if alive else 1)
+        assert [trial.number for trial in counted(study)] == ([0] if alive else [])
+        child.kill()
+    if not alive:
+        assert study.ask(DISTRIBUTION).params == begun.params
 
 
 def test_every_key_of_the_head_is_either_searched_or_refused_with_a_reason():

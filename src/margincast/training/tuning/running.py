@@ -22,6 +22,7 @@ from margincast.training.tuning.folds import StudyFolds
 from margincast.training.tuning.objective import Figures, StepScore, figures_of
 from margincast.training.tuning.space import distributions, head_of
 from margincast.training.tuning.trials import (
+    announce,
     causes_of_failure,
     converged,
     counted,
@@ -75,6 +76,7 @@ class StudyRun:
         Raises:
             InputError: every trial failed; names the causes.
         """
+        announce(self.study)
         try:
             while self._fill() or recover(self.study):
                 self._wait()

@@ -24,6 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from margincast.specs.tuning import Tuning
 
+Owner = dict[str, str | int]
+"""What tells a process from all others: host, process id, when it began."""
 SILENT_SECONDS = 300.0
 """A process of another host that was not seen for so long is taken for dead."""
 SPEC = "spec"
@@ -101,21 +103,35 @@ def converged(study: Study, tuning: Tuning) -> bool:
     return value_of(after) >= value_of(before) * (1 - tuning.least_gain)
 
 
-def this_process() -> dict[str, str | int]:
+def this_process() -> Owner:
     """Return what tells this process from all others, also after a restart of its container."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "began": began(os.getpid())}
 
 
-def has_live_owner(trial: FrozenTrial) -> bool:
-    """Say whether whoever runs a trial is still there."""
+def announce(study: Study) -> None:
+    """Say that this process works on a study, before it takes its first trial."""
+    here = this_process()
+    study.set_user_attr(f"process {here['host']} {here['pid']} {here['began']}", here)
+
+
+def has_live_owner(trial: FrozenTrial, announced: Iterable[Owner] = ()) -> bool:
+    """Say whether whoever runs a trial is still there.
+
+    Between taking a trial and signing it a process draws its parameters: a trial without signature
+    may be anybody's who announced himself and lives.
+
+    Args:
+        trial: one under way.
+        announced: processes that work, or worked, on its study.
+    """
     owner = trial.user_attrs.get("process")
     if owner is None:
-        # between taking a trial and signing it lie milliseconds
-        begun = trial.datetime_start
-        return begun is not None and time.time() - begun.timestamp() < SILENT_SECONDS
+        begun, here = trial.datetime_start, this_process()
+        young = begun is not None and time.time() - begun.timestamp() < SILENT_SECONDS
+        return young and any(_may_live(one) for one in announced if one != here)
     if owner["host"] != socket.gethostname():
         return bool(time.time() - trial.user_attrs.get("alive_at", 0.0) < SILENT_SECONDS)
-    return _exists(owner["pid"]) and _began(owner["pid"]) == owner["began"]
+    return _may_live(owner)
 
 
 def take_back(study: Study, number: int) -> None:
@@ -139,7 +155,8 @@ def take_back(study: Study, number: int) -> None:
 def recover(study: Study) -> int:
     """Take back every trial whose process is gone; returns how many there were."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    dead = [trial.number for trial in running if not has_live_owner(trial)]
+    announced = [value for name, value in study.user_attrs.items() if name.startswith("process ")]
+    dead = [trial.number for trial in running if not has_live_owner(trial, announced)]
     for number in dead:
         take_back(study, number)
     return len(dead)
@@ -152,6 +169,14 @@ def causes_of_failure(trials: Sequence[FrozenTrial]) -> list[str]:
     )
 
 
+def _may_live(owner: Owner) -> bool:
+    """Say whether a process lives, or lies on a host where that cannot be seen."""
+    if owner["host"] != socket.gethostname():
+        return True
+    pid = int(owner["pid"])
+    return _exists(pid) and began(pid) == owner["began"]
+
+
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -162,8 +187,8 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _began(pid: int) -> str:
-    """When a process began, in ticks since boot; empty where the system does not tell."""
+def began(pid: int) -> str:
+    """Return when a process began, in ticks since boot; empty where the system does not tell."""
     try:
         # the name of the program, in brackets, may hold spaces
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
