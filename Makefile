@@ -28,7 +28,7 @@ test: $(READY) lint types architecture ## linters, types, architecture and the t
 	sh .ci/test-packages
 	$(TESTS) -m "not slow"
 
-test-slow: $(READY) ## tests with real browsers, clusters and killed processes
+test-slow: $(READY) ## tests with real browsers, servers, clusters, killed processes and whole archives
 	sh .ci/test-packages
 	$(TESTS) -m slow
 

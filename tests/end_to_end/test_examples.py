@@ -28,6 +28,7 @@ def printed_by(script: str, *arguments: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
 def test_forecasts_are_near_the_true_quantiles_and_in_their_order() -> None:
     printed = printed_by(
         "forecast_from_bars.py", "--days", "16", "--rounds", "10", "--paths", "2000"

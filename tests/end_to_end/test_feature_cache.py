@@ -184,6 +184,7 @@ def test_a_cache_that_is_no_folder_is_refused(command, wanted, tmp_path):
         assert str(file) in ending.errors
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_what_it_finished_and_the_next_goes_on(
     command, wanted, fresh, tmp_path
 ):
@@ -210,6 +211,7 @@ def test_a_killed_build_leaves_what_it_finished_and_the_next_goes_on(
     assert table(tmp_path / "next").equals(fresh)
 
 
+@pytest.mark.slow
 def test_builds_at_the_same_time_do_not_disturb_each_other(command, wanted, fresh, tmp_path):
     cache = tmp_path / "cache"
     builds = [start(*wanted, "--out", tmp_path / str(k), "--cache", cache) for k in range(2)]

@@ -86,6 +86,7 @@ def test_workers_change_nothing_and_overlapping_files_are_told_apart(sources, tm
             assert record.rows_in == (record.rows_out + record.quarantined_rows + record.duplicates)
 
 
+@pytest.mark.slow
 def test_an_interrupted_ingest_goes_on_where_it_was(tmp_path):
     folder = tmp_path / "trades"
     for number in range(6):

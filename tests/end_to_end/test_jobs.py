@@ -542,6 +542,7 @@ def test_the_gates_verdict_stands_in_a_file_of_its_own_and_names_the_champion(tr
     assert "2025-10-10" in by_name["10m: known windows of stress in the test period"]["reason"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_backtest_continues_to_the_same_forecasts(
     command, workspace, small, tmp_path
 ):

@@ -95,6 +95,7 @@ def test_mlflow_models_predict_forecasts_what_the_bundle_does(model, rows, direc
     np.testing.assert_array_equal(forecasts_in(answered.read_text()), direct)
 
 
+@pytest.mark.slow
 def test_mlflow_models_serve_forecasts_what_the_bundle_does(model, rows, direct, bundle):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -10,6 +10,8 @@ from margincast.jobs.run_pages import TRAINED_TAG, VERSION_TAG
 from margincast.serving.ledger import LEDGER, Ledger
 from margincast.serving.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 URI = "sqlite:///mlruns/mlflow.db"
 
 

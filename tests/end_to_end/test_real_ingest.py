@@ -10,6 +10,8 @@ from margincast.data.files import find_table_files
 from margincast.data.store import Store
 from margincast.jobs import ingest
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = (
     "book",
     "trades",

@@ -136,6 +136,7 @@ def synchronise(tracker, workspace, stop_after=None):
     return count
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_mid_run_loses_nothing(through, gate, workspace):
     tracker, said = through
     log_a_job(tracker, workspace, tag="whole")
@@ -310,6 +311,7 @@ def test_a_full_disk_is_said_and_what_was_logged_stays(store_of, workspace):
     assert "File too large" in run.data.tags[ERROR_TAG]
 
 
+@pytest.mark.slow
 def test_two_first_jobs_of_one_experiment_at_once(store_of, workspace):
     barrier = context().Barrier(2)
     jobs = [start(first_job, store_of("sqlite"), workspace, barrier) for _ in range(2)]
@@ -322,6 +324,7 @@ def test_two_first_jobs_of_one_experiment_at_once(store_of, workspace):
     assert [run.info.status for run in runs] == ["FINISHED"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_interrupted_process_leaves_no_run_that_runs_for_ever(
     store_of, workspace, number

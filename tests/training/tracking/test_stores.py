@@ -12,7 +12,11 @@ from tests.training.tracking.processes import log_into, start
 from margincast.training.tracking import PastRun, Tracker
 from margincast.training.tracking.operations import DatasetRecord
 
-STORES = ("sqlite", "server", "postgres")
+STORES = (
+    "sqlite",
+    pytest.param("server", marks=pytest.mark.slow),
+    pytest.param("postgres", marks=pytest.mark.slow),
+)
 DATASET = DatasetRecord(
     name="bars",
     digest="0" * 36,

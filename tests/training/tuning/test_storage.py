@@ -119,6 +119,23 @@ def test_a_full_disk_ends_the_study_with_a_message_and_keeps_what_it_took(addres
     assert len(finished) >= 3
 
 
+@pytest.mark.parametrize("left", [0.05, 0.5, 0.95])
+def test_a_line_cut_short_by_a_kill_costs_nothing_but_itself(left, tmp_path):
+    address, path = ADDRESSES["journal"], tmp_path / "studies"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    asked = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    study = optuna.create_study(study_name="a", storage=open_storage(address, tmp_path))
+    study.tell(study.ask(asked), 0.25)
+    study.tell(study.ask(asked), 0.5)
+    *whole, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole) + last[: round(left * len(last))])
+    for number in (2, 3):
+        again = optuna.load_study(study_name="a", storage=open_storage(address, tmp_path))
+        assert [trial.value for trial in again.trials][:2] == [0.25, None]
+        assert again.ask(asked).number == number
+    assert path.read_bytes().startswith(b"".join(whole) + b"{")
+
+
 def test_errors_that_are_not_of_the_storage_pass_through():
     with pytest.raises(ZeroDivisionError), storage_errors("somewhere"):
         _ = 1 / 0

@@ -12,15 +12,17 @@
 Relative paths start at the workspace; an absolute one has four slashes.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -118,13 +120,45 @@ def _sqlite(path: Path) -> BaseStorage:
 
 def _journal(path: Path) -> BaseStorage:
     try:
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(_Journal(path))
     except (ValueError, KeyError, AssertionError) as error:
         raise StudyStorageError(
             f"the studies at {path} cannot be read: a line of this journal is damaged ({error}); "
-            "where it is the last line, cut short, delete it and go on, otherwise move the file "
-            "away to start over, or name another one in tuning.storage"
+            "move the file away to start over, or name another one in tuning.storage"
         ) from error
+
+
+class _Journal(JournalFileBackend):
+    """A journal whose last line goes if it was cut short, before another is written behind it.
+
+    A full disk or a kill may leave half a line. Optuna skips it on reading and writes the next one
+    right behind it, which makes a damaged line of both.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._journal = path
+        self._own_lock = JournalFileSymlinkLock(str(path))
+        super().__init__(str(path), self._own_lock)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """See :class:`optuna.storages.journal.JournalFileBackend`."""
+        if self._is_cut_short():
+            self._own_lock.acquire()
+            try:
+                # who held the lock may have been about to finish it
+                if self._is_cut_short():
+                    whole = self._journal.read_bytes().rpartition(b"\n")
+                    os.truncate(self._journal, len(whole[0]) + len(whole[1]))
+            finally:
+                self._own_lock.release()
+        super().append_logs(logs)
+
+    def _is_cut_short(self) -> bool:
+        with self._journal.open("rb") as journal:
+            if journal.seek(0, os.SEEK_END) == 0:
+                return False
+            journal.seek(-1, os.SEEK_END)
+            return journal.read() != b"\n"
 
 
 def _without_password(address: str) -> str:
