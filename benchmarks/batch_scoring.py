@@ -32,12 +32,13 @@ from margincast.models.head import QuantileHead
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel
 from margincast.models.scale import HarScale
-from margincast.serving.batch import Origin, Scored, policy_hash, score
+from margincast.serving.batch import score
 from margincast.serving.bundle import Bundle, read_bundle, write_bundle
 from margincast.serving.kept_forecasts import KeptForecasts
 from margincast.serving.manifest import BundleMetadata
 from margincast.serving.publications.decisions import keep_decisions
 from margincast.serving.publications.store import PublicationStore
+from margincast.serving.scored import Origin, Scored, policy_hash
 from margincast.specs.loading import load_spec
 from margincast.specs.serving import MarginPolicy
 from margincast.specs.training import TrainingJob

@@ -13,8 +13,9 @@ from benchmarks.margin_levels import SERVING, schedule_of
 from margincast.margin.background import Background, Remembered
 from margincast.margin.level_inputs import LevelInputs
 from margincast.margin.tier_rows import tier_rows
-from margincast.serving.batch import Origin, Scored, levels_from
+from margincast.serving.batch import levels_from
 from margincast.serving.publications.store import PublicationStore
+from margincast.serving.scored import Origin, Scored
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy

@@ -50,6 +50,13 @@ def test_the_command_line_loads_no_heavy_library():
     assert loaded & HEAVY == set()
 
 
+def test_a_worker_of_the_service_loads_nothing_that_makes_forecasts():
+    worker = LOADED.replace("margincast.cli", "margincast.serving.api.app")
+    loaded = {name.partition(".")[0] for name in json.loads(run(worker).stdout)}
+    assert "fastapi" in loaded
+    assert loaded & HEAVY == {"fastapi", "pandas", "pyarrow"}
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -17,7 +17,6 @@ from margincast.jobs.setting import Setting
 from margincast.jobs.situation import Model, situation_of
 from margincast.margin.tier_rows import places_in, tier_rows
 from margincast.models.horizons import HorizonForecaster
-from margincast.serving.batch import Scored
 from margincast.serving.board import Board
 from margincast.serving.bundle import Bundle
 from margincast.serving.live.board_keeper import BoardKeeper
@@ -26,6 +25,7 @@ from margincast.serving.live.faults import Fault
 from margincast.serving.live.folder import LiveFolder
 from margincast.serving.live.session import Session
 from margincast.serving.manifest import BundleMetadata, Manifest
+from margincast.serving.scored import Scored
 from margincast.specs.live import LiveMode
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule

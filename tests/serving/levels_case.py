@@ -9,7 +9,7 @@ import pandas as pd
 from margincast.margin.background import Background
 from margincast.margin.levels import margin_levels
 from margincast.margin.tier_rows import tier_rows
-from margincast.serving.batch import policy_hash
+from margincast.serving.scored import policy_hash
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy

@@ -11,9 +11,10 @@ from margincast.margin.beside_maintenance import InitialInputs
 from margincast.margin.level_inputs import LevelInputs
 from margincast.margin.levels import costs_of
 from margincast.margin.tier_rows import tier_rows
-from margincast.serving.batch import Origin, levels_from, policy_hash
+from margincast.serving.batch import levels_from
 from margincast.serving.publications.publication import Publication
 from margincast.serving.publications.store import PublicationStore
+from margincast.serving.scored import Origin, policy_hash
 
 FORECASTS = ((0.012, 0.0041, 0.0054), (0.013, 0.0039, 0.006), (0.011, 0.0052, 0.0061))
 ORIGIN = Origin("demo/1", "2" * 64, policy_hash(POLICY, SCHEDULE))

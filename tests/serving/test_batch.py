@@ -23,16 +23,15 @@ from margincast.margin.tier_rows import tier_rows
 from margincast.models.horizons import HorizonForecaster
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.batch import (
-    Origin,
     latest_forecasts,
     latest_rows,
-    policy_hash,
     require_answers,
     require_feature_set,
     score,
     score_fallback,
 )
 from margincast.serving.manifest import BundleMetadata, Manifest
+from margincast.serving.scored import Origin, policy_hash
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy

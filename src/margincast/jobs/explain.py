@@ -25,7 +25,6 @@ from margincast.jobs.situation import (
 from margincast.margin.change import Line, change_between
 from margincast.margin.explanation import chain_of
 from margincast.margin.schedule import require_policy_fits
-from margincast.serving.batch import policy_hash
 from margincast.serving.champion import (
     moment_of_use,
     require_record,
@@ -34,6 +33,7 @@ from margincast.serving.champion import (
 from margincast.serving.ledger import LEDGER, Ledger
 from margincast.serving.margin_overrides import overrides_at
 from margincast.serving.registry import Registry
+from margincast.serving.scored import policy_hash
 from margincast.serving.standing import standing_of
 from margincast.specs.loading import find_workspace, load_spec
 from margincast.specs.schedule import BaseSchedule

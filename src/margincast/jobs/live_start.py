@@ -19,13 +19,13 @@ from margincast.jobs.situation import Decisions, Model, Situation, load_model, s
 from margincast.margin.override import Override
 from margincast.margin.snapshots import Snapshots
 from margincast.margin.tier_rows import places_in, tier_rows
-from margincast.serving.batch import Scored
 from margincast.serving.champion import Champion
 from margincast.serving.live.books import RecentBooks
 from margincast.serving.live.engine import Engine
 from margincast.serving.live.maker import Maker, Rates
 from margincast.serving.live.model import LiveModel
 from margincast.serving.publications.publication import Publication
+from margincast.serving.scored import Scored
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
 from margincast.training.panel import on_grid

@@ -16,11 +16,11 @@ from margincast.jobs.person import acting_person
 from margincast.margin.explanation import percent
 from margincast.margin.override import Override
 from margincast.models.protocol import Panel
-from margincast.serving.batch import Scored
 from margincast.serving.publications.changes import Changes, changes_between
 from margincast.serving.publications.decisions import keep_decisions
 from margincast.serving.publications.publication import Publication
 from margincast.serving.publications.store import PublicationStore, is_published
+from margincast.serving.scored import Scored
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
 

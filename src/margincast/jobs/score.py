@@ -29,11 +29,12 @@ from margincast.jobs.situation import (
 from margincast.jobs.tables import margin_table
 from margincast.margin.schedule import require_policy_fits
 from margincast.models.protocol import Panel
-from margincast.serving.batch import Origin, latest_forecasts, policy_hash, score_fallback
+from margincast.serving.batch import latest_forecasts, score_fallback
 from margincast.serving.champion import resolve_champion
 from margincast.serving.publications.publication import Publication
 from margincast.serving.publications.store import store_of
 from margincast.serving.registry import Registry
+from margincast.serving.scored import Origin, policy_hash
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy

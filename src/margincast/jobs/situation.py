@@ -23,19 +23,12 @@ from margincast.jobs.simulated_data import data_root
 from margincast.margin.override import Override
 from margincast.models.catalogue import LOADERS
 from margincast.models.protocol import Panel, TailForecast
-from margincast.serving.batch import (
-    Origin,
-    Scored,
-    latest_rows,
-    policy_hash,
-    require_answers,
-    require_feature_set,
-    score,
-)
+from margincast.serving.batch import latest_rows, require_answers, require_feature_set, score
 from margincast.serving.bundle import Bundle, read_bundle
 from margincast.serving.kept_forecasts import KeptForecasts
 from margincast.serving.publications.publication import Publication
 from margincast.serving.registry import RegisteredVersion
+from margincast.serving.scored import Origin, Scored, policy_hash
 from margincast.specs.features import FeatureSet
 from margincast.specs.loading import apply_overrides, validate_spec
 from margincast.specs.schedule import BaseSchedule

@@ -6,7 +6,7 @@ the reason: a contract is never left without a margin.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -25,39 +25,9 @@ from margincast.margin.tier_rows import Numbers, places_in, tier_rows
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.background import Past, background_at
 from margincast.serving.manifest import Manifest
+from margincast.serving.scored import Origin, Scored
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a table of margin levels was made from."""
-
-    model_version: str
-    feature_set_hash: str
-    policy_hash: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Margin levels, and all that is needed to make them again or to go on from them.
-
-    Attributes:
-        levels: the ``margin_levels`` table.
-        inputs: what it was made of, beside policy, schedule and overrides.
-        after: what it leaves behind for the next one.
-        origin: what stands beside every number.
-    """
-
-    levels: pd.DataFrame
-    inputs: LevelInputs
-    after: Remembered
-    origin: Origin
-
-
-def policy_hash(policy: MarginPolicy, schedule: BaseSchedule) -> str:
-    """Digest of all that an operator chose between forecast and margin."""
-    return f"{policy.digest()[:32]}{schedule.digest()[:32]}"
 
 
 def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:

@@ -16,10 +16,10 @@ from margincast.margin.explanation import percent
 from margincast.margin.override import ACTIONS, Override
 from margincast.margin.rounding import exact
 from margincast.margin.schedule import tiers_for
-from margincast.serving.batch import policy_hash
 from margincast.serving.champion import moment_of_use
 from margincast.serving.ledger import Ledger
 from margincast.serving.ledger_line import LedgerEntry
+from margincast.serving.scored import policy_hash
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
 

@@ -11,7 +11,7 @@ from margincast.core.types import SIDES
 from margincast.margin.background import Remembered
 from margincast.margin.tier_rows import tier_rows
 from margincast.models.protocol import TailForecast
-from margincast.serving.batch import Origin, score_fallback
+from margincast.serving.batch import score_fallback
 from margincast.serving.board import Board
 from margincast.serving.live.board_keeper import BoardKeeper
 from margincast.serving.live.books import RecentBooks
@@ -21,6 +21,7 @@ from margincast.serving.live.folder import LiveFolder
 from margincast.serving.live.maker import Maker, now_us
 from margincast.serving.live.publisher import Publisher
 from margincast.serving.live.session import Session
+from margincast.serving.scored import Origin
 from margincast.specs.live import LiveMode
 from margincast.specs.loading import load_spec
 

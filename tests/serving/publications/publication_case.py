@@ -15,8 +15,9 @@ from margincast.margin.background import Background, Remembered
 from margincast.margin.level_inputs import LevelInputs
 from margincast.margin.levels import costs_of
 from margincast.margin.tier_rows import tier_rows
-from margincast.serving.batch import Origin, levels_from
+from margincast.serving.batch import levels_from
 from margincast.serving.publications.store import PublicationStore
+from margincast.serving.scored import Origin
 from margincast.specs.loading import load_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy

@@ -17,11 +17,11 @@ import polars as pl
 from margincast.core.errors import InputError
 from margincast.features.stream import FeatureStream
 from margincast.margin.override import Override
-from margincast.serving.batch import Scored
 from margincast.serving.live.books import RecentBooks
 from margincast.serving.live.events import Event
 from margincast.serving.live.maker import Maker, now_us
 from margincast.serving.live.model import LiveModel
+from margincast.serving.scored import Scored
 
 
 @dataclass(frozen=True)

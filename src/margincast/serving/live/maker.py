@@ -23,7 +23,8 @@ from margincast.margin.liquidation_cost import Book
 from margincast.margin.override import Override
 from margincast.margin.tier_rows import TierRows, places_in, tier_rows
 from margincast.models.protocol import TailForecast
-from margincast.serving.batch import Origin, Scored, levels_from
+from margincast.serving.batch import levels_from
+from margincast.serving.scored import Origin, Scored
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
 

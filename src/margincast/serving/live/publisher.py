@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from margincast.margin.override import Override
-from margincast.serving.batch import Scored
 from margincast.serving.live.maker import Maker
 from margincast.serving.publications.store import PublicationStore
+from margincast.serving.scored import Scored
 
 
 @dataclass

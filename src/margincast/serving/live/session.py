@@ -16,7 +16,6 @@ import pandas as pd
 
 from margincast.core.errors import MargincastError, PublishedMeanwhileError
 from margincast.margin.override import Override
-from margincast.serving.batch import Scored
 from margincast.serving.live.board_keeper import BoardKeeper
 from margincast.serving.live.champion_watch import ChampionWatch
 from margincast.serving.live.clock import Clock
@@ -29,6 +28,7 @@ from margincast.serving.live.machine import Machine
 from margincast.serving.live.receipt import Receipt
 from margincast.serving.live.sightings import Sightings
 from margincast.serving.live.watchdog import Verdict, Watchdog
+from margincast.serving.scored import Scored
 from margincast.serving.snapshot import Header
 from margincast.specs.live import LiveMode
 

@@ -19,7 +19,6 @@ from margincast.margin.background import Remembered
 from margincast.margin.level_inputs import LevelInputs
 from margincast.margin.override import Override
 from margincast.margin.tier_rows import TierRows, places_in, tier_rows
-from margincast.serving.batch import Origin
 from margincast.serving.publications.record import RECORD, Record
 from margincast.serving.publications.tables import (
     AFTER,
@@ -30,6 +29,7 @@ from margincast.serving.publications.tables import (
     read_levels,
     read_remembered,
 )
+from margincast.serving.scored import Origin
 from margincast.specs.loading import validate_spec
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy

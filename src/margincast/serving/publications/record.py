@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 
 from margincast.core.digest import digest_of
 from margincast.core.errors import PublicationError
-from margincast.serving.batch import Origin
 from margincast.serving.manifest import json_bytes
+from margincast.serving.scored import Origin
 
 Kind = Literal["publish", "revert"]
 """``publish``: margins made by a policy; ``revert``: those of an earlier publication again."""

@@ -13,11 +13,12 @@ import pandas as pd
 import pyarrow as pa
 
 from margincast.data.writing import arrow_table
-from margincast.serving.batch import Scored, levels_from
+from margincast.serving.batch import levels_from
 from margincast.serving.publications.publication import Publication
 from margincast.serving.publications.reverting import reverted
 from margincast.serving.publications.store import PublicationStore
 from margincast.serving.publications.tables import AFTER, LEVELS, levels_files, remembered_bytes
+from margincast.serving.scored import Scored
 
 _COLUMNS = ["symbol", "side", "tier", "column", "published", "replayed"]
 

@@ -17,9 +17,9 @@ from margincast.margin.chain import Memory
 from margincast.margin.explanation import percent
 from margincast.margin.notice import InForce
 from margincast.margin.override import Override, covering, least_rates
-from margincast.serving.batch import Scored
 from margincast.serving.publications.publication import Publication
 from margincast.serving.publications.store import PublicationStore
+from margincast.serving.scored import Scored
 from margincast.specs.serving import MarginPolicy
 
 _MOST_NAMED = 5

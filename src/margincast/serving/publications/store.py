@@ -26,7 +26,6 @@ import pandas as pd
 from margincast.core.digest import canonical_json
 from margincast.core.errors import InputError, PublicationError, PublishedMeanwhileError
 from margincast.margin.override import Override
-from margincast.serving.batch import Scored
 from margincast.serving.manifest import json_bytes, library_versions
 from margincast.serving.publications.moments import require_its_time
 from margincast.serving.publications.publication import (
@@ -51,6 +50,7 @@ from margincast.serving.publications.tables import (
     levels_files,
     remembered_bytes,
 )
+from margincast.serving.scored import Scored
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
 
