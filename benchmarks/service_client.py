@@ -2,13 +2,15 @@
 
 With a constant arrival rate a slow answer makes the next ones late in truth; a caller that waits
 for an answer before it asks again would hide that ("coordinated omission"). Latency counts from the
-moment a request was to leave. ``--rate 0`` asks as fast as ``--connections`` allow, for throughput.
+moment a request was to leave; how late the caller itself was, and the processor time it took, are
+told beside it. ``--rate 0`` asks as fast as ``--connections`` allow, for throughput.
 
 Run by :mod:`benchmarks.service_load` in a process of its own; prints one line of JSON.
 """
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import time
@@ -51,7 +53,9 @@ class Caller:
             await loop.create_connection(lambda: Connection(self), "127.0.0.1", self.port)
         except OSError:
             self.open -= 1
-            self.finish("refused", None)
+            if self.late:
+                self.late.popleft()
+                self.finish("refused", None)
 
     def send(self, intended: float) -> None:
         """Send the next request, now or as soon as a connection is free."""
@@ -129,9 +133,11 @@ async def call(arguments: argparse.Namespace, requests: Sequence[bytes]) -> dict
         await caller.connect()
     started = time.perf_counter() + 0.1
     if open_loop:
-        await _at_their_times(caller, started, total, arguments.rate)
-        await asyncio.wait_for(caller.done.wait(), 30.0)
+        behind = await _at_their_times(caller, started, total, arguments.rate)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(caller.done.wait(), 30.0)
     else:
+        behind = array("d", [0.0])
         await _as_fast_as_it_goes(caller, started, arguments.seconds)
     elapsed = time.perf_counter() - started
     latency = np.array(caller.latency)
@@ -147,16 +153,24 @@ async def call(arguments: argparse.Namespace, requests: Sequence[bytes]) -> dict
         "per_second": len(latency) / elapsed,
         "statuses": dict(caller.statuses),
         "connections": caller.open,
+        "behind_p99": float(np.quantile(np.array(behind), 0.99)),
+        "cores": time.process_time() / elapsed,
         **quantiles,
     }
 
 
-async def _at_their_times(caller: Caller, started: float, total: int, rate: float) -> None:
+async def _at_their_times(
+    caller: Caller, started: float, total: int, rate: float
+) -> "array[float]":
+    """Send each request at its time; returns by how much the caller itself was late, seconds."""
+    behind = array("d")
     for intended in _times(started, total, rate):
         wait = intended - time.perf_counter()
         if wait > 0.0:
             await asyncio.sleep(wait)
+        behind.append(time.perf_counter() - intended)
         caller.send(intended)
+    return behind
 
 
 def _times(started: float, total: int, rate: float) -> Iterator[float]:

@@ -6,10 +6,12 @@ models serve`` with the bundle whose forecasts the margins rest on, both asked a
 answer in the same run. Nine in ten requests ask for the margin of a position, the others for status
 and steps. On a machine that others use too, look at the processor time a request.
 
-Run: ``python -m benchmarks.service_load``, ``--minutes 10`` for a soak, ``--against-mlflow``
+Run: ``python -m benchmarks.service_load``, ``--minutes 10 --plot memory.svg`` for a soak,
+``--against-mlflow``
 """
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +36,12 @@ from margincast.specs.training import TrainingJob
 RATE = 500.0
 P99_SECONDS, READY_SECONDS, TIMES = 0.010, 5.0, 20.0
 TIERS = 20
+LEVEL = 0.99
 WORKERS = 2
 FLAT = 1.05
 """Memory in the last tenth of a run over that in the second tenth."""
+Line = list[tuple[float, float]]
+"""Seconds and megabytes."""
 
 
 def main() -> None:
@@ -46,6 +52,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--contracts", type=int, default=200)
     parser.add_argument("--against-mlflow", action="store_true")
+    parser.add_argument("--plot", type=Path, default=None, metavar="FILE.svg")
     parser.add_argument("--out", type=Path, default=Path("out") / "service_load")
     arguments = parser.parse_args()
     seconds = arguments.seconds if arguments.minutes is None else 60.0 * arguments.minutes
@@ -54,13 +61,15 @@ def main() -> None:
         if arguments.against_mlflow:
             compare(folder, min(seconds, 20.0))
         else:
-            load(folder, arguments.contracts, arguments.rate, seconds, arguments.out)
+            load(folder, arguments, seconds)
 
 
-def load(folder: Path, contracts: int, rate: float, seconds: float, out: Path) -> None:
+def load(folder: Path, arguments: argparse.Namespace, seconds: float) -> None:
     """Measure latency at a constant rate."""
-    symbols = [f"C{number:04}USDT" for number in range(contracts)]
-    forecasts = np.random.default_rng(8).lognormal(-3.0, 0.4, (contracts, 2))
+    rate, out = arguments.rate, arguments.out
+    drawn = arguments.plot or out / "memory.svg"
+    symbols = [f"C{number:04}USDT" for number in range(arguments.contracts)]
+    forecasts = np.random.default_rng(8).lognormal(-3.0, 0.4, (len(symbols), 2))
     key = write_workspace(folder / "workspace", symbols, forecasts, TIERS)
     requests = folder / "requests.json"
     requests.write_text(json.dumps(questions(symbols, key)))
@@ -82,22 +91,31 @@ def load(folder: Path, contracts: int, rate: float, seconds: float, out: Path) -
         budget = f", budget {P99_SECONDS * 1e3:g} ms: {kept(found[name], P99_SECONDS)}"
         print(f"{name} {found[name] * 1e3:.2f} ms{budget if name == 'p99' else ''}")
     print(
+        f"the caller itself was {found['behind_p99'] * 1e3:.2f} ms late at p99, which is part of "
+        f"the above, and took {100.0 * found['cores']:.0f} % of a core"
+    )
+    print(
         f"processor time {used / found['answered'] * 1e6:.0f} us a request, "
         f"{100.0 * used / seconds:.0f} % of a core; load of the machine {os.getloadavg()[0]:.1f}"
     )
-    tenth = max(1, len(table) // 10)
-    early, late = (
-        np.median([mb for _, mb in part]) for part in (table[tenth:][:tenth], table[-tenth:])
-    )
-    print(
-        f"memory of {WORKERS} workers {early:.0f} MB early, {late:.0f} MB late: "
-        f"{late / early:.3f}, budget {FLAT:g}: {kept(late / early, FLAT)}"
-    )
+    for number, one in table.items():
+        tenth = max(1, len(one) // 10)
+        early, late = (
+            np.median([mb for _, mb in part]) for part in (one[tenth:][:tenth], one[-tenth:])
+        )
+        print(
+            f"memory of worker {number}: {early:.1f} MB early, {late:.1f} MB late: "
+            f"{late / early:.3f}, budget {FLAT:g}: {kept(late / early, FLAT)}"
+        )
+    if len(table) != WORKERS:
+        print(f"{len(table)} workers were seen, {WORKERS} are meant to run: NOT kept")
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["seconds,megabytes", *(f"{at:.1f},{mb:.2f}" for at, mb in table)]
-    (out / "memory.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    plot(table, out / "memory.png")
-    print(f"memory over time: {out / 'memory.png'}")
+    lines = [f"{number},{at:.1f},{mb:.2f}" for number, one in table.items() for at, mb in one]
+    text = "\n".join(["worker,seconds,megabytes", *lines]) + "\n"
+    (out / "memory.csv").write_text(text, encoding="utf-8")
+    drawn.parent.mkdir(parents=True, exist_ok=True)
+    plot(table, drawn, f"{rate:g} requests a second over {seconds / 60:g} minutes")
+    print(f"memory over time: {drawn}")
 
 
 def compare(folder: Path, seconds: float) -> None:
@@ -112,7 +130,7 @@ def compare(folder: Path, seconds: float) -> None:
     (minutes,) = bundle.forecaster.forecasters
     newest = panel.rows(frame.index.to_numpy())
     predicted = bundle.forecaster.predict({minutes: newest})[minutes]
-    forecasts = np.stack([predicted.at(side, 0.99) for side in ("long", "short")], axis=1)
+    forecasts = np.stack([predicted.at(side, LEVEL) for side in ("long", "short")], axis=1)
     symbols = frame["symbol"].tolist()
     key = write_workspace(folder / "workspace", symbols, forecasts, TIERS)
     ours = folder / "ours.json"
@@ -121,8 +139,17 @@ def compare(folder: Path, seconds: float) -> None:
     model = save_pyfunc(folder / "bundle", folder / "mlflow")
     theirs = folder / "theirs.json"
     theirs.write_text(json.dumps(invocations(frame, bundle.manifest.metadata.feature_columns)))
+    print(
+        f"{len(symbols)} contracts, one a request, {WORKERS} workers each, asked as fast as they "
+        "answer over 16 connections, in turns\n"
+        "service: looks up the margins of a contract's side, all tiers, which were made of the "
+        "bundle's forecasts when they were published; checks key and rate\n"
+        "mlflow: computes the forecasts of the same contract from its row of features with the "
+        "same bundle, at every request; makes no margin, checks no key"
+    )
     with serving(folder / "workspace", WORKERS) as (port, _, ready), mlflow(model) as other:
         print(f"ready after {ready:.2f} s")
+        require_same_forecasts(port, key, symbols, other, theirs)
         rates: dict[str, list[float]] = {"service": [], "mlflow": []}
         for _ in range(2):
             for name, where, requests in (("service", port, ours), ("mlflow", other, theirs)):
@@ -134,6 +161,33 @@ def compare(folder: Path, seconds: float) -> None:
                 )
     ratio = max(rates["service"]) / max(rates["mlflow"])
     print(f"ratio {ratio:.0f}, budget at least {TIMES:g}: {kept(TIMES, ratio)}")
+
+
+def require_same_forecasts(
+    port: int, key: str, symbols: list[str], other: int, requests: Path
+) -> None:
+    """Check that both sides answer from one bundle: the forecast of each of some contracts.
+
+    Raises:
+        AssertionError: they do not.
+    """
+    for symbol, request in list(zip(symbols, json.loads(requests.read_text()), strict=True))[:5]:
+        asked = urllib.request.Request(  # our own service
+            f"http://127.0.0.1:{port}/v1/margins/{symbol}?side=long",
+            headers={"authorization": f"Bearer {key}"},
+        )
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310  # likewise
+            served = json.load(answer)["sides"][0]["forecast"]
+        asked = urllib.request.Request(  # likewise
+            f"http://127.0.0.1:{other}/invocations",
+            data=request.partition("\r\n\r\n")[2].encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310  # likewise
+            rows = json.load(answer)["predictions"]
+        found = [row["forecast"] for row in rows if row["side"] == "long" and row["level"] == LEVEL]
+        assert found == [served], (symbol, found, served)
+    print("both give the same forecasts")
 
 
 def questions(symbols: list[str], key: str) -> list[str]:
@@ -216,15 +270,15 @@ def processor_seconds(parent: int) -> float:
 
 
 class Memory:
-    """Memory of a process's children over time, megabytes."""
+    """Memory of each worker over time, megabytes."""
 
     def __init__(self, parent: int) -> None:
-        self._parent, self._table, self._ended = parent, list[tuple[float, float]](), False
+        self._parent, self._table, self._ended = parent, dict[int, Line](), False
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> list[tuple[float, float]]:
-        """Return seconds and megabytes."""
+    def stop(self) -> "dict[int, Line]":
+        """Return seconds and megabytes, by worker."""
         self._ended = True
         self._thread.join()
         return self._table
@@ -233,28 +287,34 @@ class Memory:
         started = time.perf_counter()
         page = os.sysconf("SC_PAGE_SIZE")
         while not self._ended:
-            pages = [
-                int(Path(f"/proc/{number}/statm").read_text(encoding="ascii").split()[1])
-                for number in children(self._parent)
-            ]
-            self._table.append((time.perf_counter() - started, sum(pages) * page / 1e6))
+            for number in children(self._parent):
+                with contextlib.suppress(OSError):  # it ended meanwhile
+                    # multiprocessing keeps a process of its own beside the workers
+                    if b"spawn_main" not in Path(f"/proc/{number}/cmdline").read_bytes():
+                        continue
+                    pages = int(Path(f"/proc/{number}/statm").read_text().split()[1])
+                    point = (time.perf_counter() - started, pages * page / 1e6)
+                    self._table.setdefault(number, []).append(point)
             time.sleep(1.0)
 
 
-def plot(table: list[tuple[float, float]], path: Path) -> None:
-    """Draw memory over time."""
+def plot(table: "dict[int, Line]", path: Path, title: str) -> None:
+    """Draw the memory of each worker over time."""
     import matplotlib as mpl  # noqa: PLC0415  # slow to import
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415  # after the backend was chosen
 
     figure, axes = plt.subplots(figsize=(8, 3))
-    axes.plot(*zip(*table, strict=True))
-    axes.set(
-        xlabel="seconds", ylabel="MB of all workers", ylim=(0, None), title="Memory under load"
-    )
+    for place, one in enumerate(table.values(), start=1):
+        seconds, megabytes = zip(*one, strict=True)
+        axes.plot([at / 60 for at in seconds], megabytes, label=f"worker {place}")
+    axes.set(xlabel="minutes", ylabel="resident memory, MB", ylim=(0, None), title=title)
+    axes.legend(loc="lower right")
     figure.tight_layout()
-    figure.savefig(path)
+    # no date, no random names: the same measurement gives the same file
+    mpl.rcParams["svg.hashsalt"] = "margincast"
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def kept(found: float, budget: float) -> str:

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -256,3 +257,20 @@ def test_a_worker_that_is_killed_is_started_again(served, key):
         return len(found) == 2 and not any(f'pid="{victim}"' in line for line in found)
 
     wait_until(both_count, "the gauges of the dead one stay")
+
+
+def test_workers_end_with_the_process_that_holds_the_port(workspace, tmp_path):
+    own, ended = tmp_path / "workspace", []
+    shutil.copytree(workspace, own)
+
+    def kill_the_holder():
+        with serving(own, "address.workers=1") as served:
+            worker = children(served.process)[-1]
+            os.kill(served.process.pid, signal.SIGKILL)
+            wait_until(lambda: not Path("/proc", worker).exists(), "the worker lives on")
+            ended.append(not served.answers("/health"))
+
+    # a holder that was killed did not end by itself, which `serving` asks for
+    with pytest.raises(AssertionError):
+        kill_the_holder()
+    assert ended == [True]

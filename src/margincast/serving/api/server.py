@@ -4,9 +4,12 @@ Responsible for workers that share one port, are started again when they die, an
 told to, after the requests that are open.
 """
 
+import multiprocessing
 import os
+import signal
 import socket
 import tempfile
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +105,18 @@ def worker(service: Service, workspace: Path, folder: Path) -> "Guard":
     from margincast.serving.api.rate import RateLimit  # noqa: PLC0415
     from margincast.serving.api.state import State  # noqa: PLC0415
 
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     limits = service.limits
     rate = RateLimit(folder / _BUCKETS, limits.requests_per_second, limits.burst)
     return create_app(State(service, workspace, rate))
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, however it went.
+
+    Nobody could stop it else, and it would hold the port.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
