@@ -8,7 +8,7 @@ import pytest
 
 from margincast.core.errors import BundleError, CheckFailedError, InputError, LedgerError
 from margincast.serving.champion import resolve_champion
-from margincast.serving.manifest import bundle_digest
+from margincast.serving.manifest import bundle_digest, verify_bundle
 from margincast.serving.promotion import promote, rollback
 from margincast.serving.registry import BUNDLE_TAG, GATE_DIGEST_TAG, GATE_TAG, Registry
 from margincast.serving.standing import Override
@@ -168,6 +168,24 @@ def test_artifacts_that_are_gone_count_as_an_outage(register, registry, name, st
     kept = resolve_champion(registry, name)
     assert kept.from_last_good
     assert kept.version.version == 1
+
+
+def test_in_a_workspace_that_was_moved_its_own_artifacts_are_found(register, registry, name, store):
+    """MLflow's store still names the folder of before."""
+    version = register(1.0)
+    promote(registry, name, "champion", 1, who="desk", why="passed")
+    here = registry.workspace / "mlruns" / "artifacts"
+    here.mkdir(parents=True, exist_ok=True)
+    shutil.move(store / "mlruns" / "artifacts" / version.run_id, here)
+    found = resolve_champion(registry, name)
+    assert not found.from_last_good
+    verify_bundle(found.bundle_directory, version.bundle_digest)
+    # what was changed there is no more used than elsewhere
+    shutil.rmtree(registry.workspace / "mlruns" / "last_good")
+    (stored,) = (here / version.run_id).rglob("480m/factors.json")
+    stored.write_text("[[9, 9], [9, 9]]")
+    with pytest.raises(BundleError, match=r"model/480m/factors\.json was changed"):
+        resolve_champion(registry, name)
 
 
 def test_only_the_champion_and_its_predecessor_stay_on_disk(register, registry, name, store):

@@ -6,6 +6,7 @@ ledger; MLflow's aliases show it to people.
 """
 
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ GATE_TAG = "margincast.gate_passed"
 GATE_DIGEST_TAG = "margincast.gate_digest"
 BUNDLE_TAG = "margincast.bundle_digest"
 
+ARTIFACTS = Path("mlruns") / "artifacts"
+"""Where a workspace keeps its runs' files. MLflow records the absolute folder of the day a run was
+made; in a workspace that was moved, or restored elsewhere, they lie here all the same."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -207,6 +211,11 @@ class Registry:
             try:
                 fetched = Path(client.download_artifacts(found.run_id, path, str(folder)))
             except MlflowException as error:
+                moved = self.workspace / ARTIFACTS / found.run_id / "artifacts" / path
+                if moved.is_dir():
+                    fetched = shutil.copytree(moved, folder / "bundle")
+                    verify_bundle(fetched, found.bundle_digest)
+                    return fetched
                 raise StoreUnreachableError(
                     f"the bundle of version {found.version} of {found.name!r} cannot be "
                     f"fetched from MLflow's artifacts ({str(error).splitlines()[0]}); restore "
