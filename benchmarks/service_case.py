@@ -76,9 +76,23 @@ def write_workspace(folder: Path, symbols: list[str], forecasts: FloatArray, tie
 
 
 @contextlib.contextmanager
-def serving(folder: Path, workers: int) -> Iterator[tuple[int, "subprocess.Popen[bytes]", float]]:
-    """Serve a workspace; gives the port, the process, and the seconds from start to ready."""
-    options = ("address.port=0", f"address.workers={workers}", "limits.requests_per_second=1e6")
+def serving(
+    folder: Path, workers: int, *settings: str, ready: bool = True
+) -> Iterator[tuple[int, "subprocess.Popen[bytes]", float]]:
+    """Serve a workspace; gives the port, the process, and the seconds from start to ready.
+
+    Args:
+        folder: the workspace.
+        workers: processes that answer.
+        settings: further values of its configuration.
+        ready: whether margins that are young enough are waited for, or any answer.
+    """
+    options = (
+        "address.port=0",
+        f"address.workers={workers}",
+        "limits.requests_per_second=1e6",
+        *settings,
+    )
     command = [*CALL, "serve", str(folder), *(f"--set={one}" for one in options)]
     log = folder / "serve.log"
     started = time.perf_counter()
@@ -90,7 +104,7 @@ def serving(folder: Path, workers: int) -> Iterator[tuple[int, "subprocess.Popen
             found = re.search(r"http://127.0.0.1:([0-9]+)", log.read_text())
             port = int(found[1]) if found else 0
             time.sleep(0.02)
-        wait_for(f"http://127.0.0.1:{port}/ready")
+        wait_for(f"http://127.0.0.1:{port}/{'ready' if ready else 'health'}")
         yield port, process, time.perf_counter() - started
     finally:
         process.send_signal(signal.SIGTERM)

@@ -1,6 +1,6 @@
 // The page: what is in force, what it was, and whether it can be relied on.
 
-import { chart } from "/static/charts.js";
+import { chart, minute } from "/static/charts.js";
 import { NoKey, ask, forget, keep, listen } from "/static/service.js";
 
 const at = (id) => document.getElementById(id);
@@ -16,19 +16,32 @@ function cell(text, kind) {
   return made;
 }
 
-function banner(status, reason) {
+// What is charged now, and what will be from when on.
+function rates(tier) {
+  const announced = Date.parse(tier.effective_from) > Date.now() && tier.mmr_in_force !== null;
+  return [
+    cell(percent(announced ? tier.mmr_in_force : tier.mmr), "number"),
+    cell(announced ? `${percent(tier.mmr)} from ${minute(tier.effective_from)}` : "–", "number"),
+  ];
+}
+
+function banner(status, reason, count = "") {
   const titles = { fallback: "Fallback", stale: "Out of date", empty: "Nothing published", away: "Not answering" };
   at("banner").hidden = status === "ok";
   at("banner").dataset.status = status;
-  at("banner-title").textContent = titles[status] ?? "";
+  at("banner-title").textContent = (titles[status] ?? "") + count;
   at("banner-reason").textContent = reason;
 }
 
 async function everything(path) {
-  const found = [];
+  let found = [], version = "";
   let after = "";
   do {
     const page = await ask(`${path}&after=${encodeURIComponent(after)}`);
+    const own = JSON.stringify(page.publication);
+    // a new publication came between two pages: begin again, so that the table is of one
+    if (after && own !== version) { found = []; after = ""; continue; }
+    version = own;
     found.push(...page.contracts);
     after = page.next;
   } while (after !== null);
@@ -37,11 +50,12 @@ async function everything(path) {
 
 async function refresh() {
   const status = await ask("/v1/status");
-  banner(status.status, status.reason);
+  const fallen = status.status === "fallback" ? `: ${status.fallbacks.length} of ${status.contracts} contracts` : "";
+  banner(status.status, status.reason, fallen);
   const publication = status.publication;
   at("publication").textContent = publication
     ? `publication ${publication.number}${publication.revision ? `, revision ${publication.revision}` : ""}, ` +
-      `${publication.published_at.slice(0, 16).replace("T", " ")} UTC, by ${status.by}: ${status.published_because}`
+      `${minute(publication.published_at)}, by ${status.by}: ${status.published_because}`
     : "no publication";
   at("key-form").hidden = true;
   at("content").hidden = false;
@@ -69,7 +83,7 @@ function row(symbol, side) {
   button.addEventListener("click", () => choose(symbol));
   name.append(button);
   made.append(
-    name, cell(side.side), cell(side.status, side.status), cell(percent(tier.mmr), "number"),
+    name, cell(side.side), cell(side.status, side.status), ...rates(tier),
     cell(percent(tier.imr), "number"), cell(times(tier.multiplier), "number"),
     cell(percent(side.forecast), "number"), cell(times(tier.max_leverage), "number"),
     cell(tier.binding_rule),
@@ -105,23 +119,28 @@ async function show(symbol) {
     ask(`/v1/history/${name}?side=long`),
     ask(`/v1/history/${name}?side=short`),
   ]);
+  // who chose another one meanwhile wants to see that one
+  if (symbol !== chosen) return;
   at("contract").hidden = false;
+  at("contract-source").textContent = margins.sides.map((side) =>
+    `${side.side}: ${side.data_as_of ? `data as of ${minute(side.data_as_of)}` : "no data"}, ${side.model_version || "no model"}`,
+  ).join("; ");
   at("contract-title").textContent = symbol;
   const lines = (key, kind) => pasts.map(({ moments }, place) => ({
     name: `${["long", "short"][place]} ${key}`,
     kind: `${["long", "short"][place]} ${kind}`,
-    points: moments.map((one) => ({ number: one.number, value: one[key], fell: one.status === "fallback" })),
+    points: moments.map((one) => ({ number: one.number, time: one.published_at, value: one[key], fell: one.status === "fallback" })),
   }));
   at("mmr-chart").replaceChildren(chart([...lines("mmr", "margin"), ...lines("forecast", "forecast")], {
-    label: `MMR (line) and forecast (dashed) of ${symbol}, long and short`, format: percent,
+    label: `MMR (line) and forecast (dashed) of ${symbol}, long and short`, format: percent, width: at("mmr-chart").clientWidth,
   }));
   at("multiplier-chart").replaceChildren(chart(lines("multiplier", "margin"), {
-    label: `Multiplier of ${symbol}, long and short`, format: times,
+    label: `Multiplier of ${symbol}, long and short`, format: times, width: at("multiplier-chart").clientWidth,
   }));
   at("tiers").tBodies[0].replaceChildren(...margins.sides.flatMap((side) => side.tiers.map((tier) => {
     const made = document.createElement("tr");
     made.append(
-      cell(side.side), cell(dollars(tier.cap_usd), "number"), cell(percent(tier.mmr), "number"),
+      cell(side.side), cell(dollars(tier.cap_usd), "number"), ...rates(tier),
       cell(percent(tier.imr), "number"), cell(times(tier.multiplier), "number"),
       cell(dollars(tier.maintenance_amount_usd), "number"), cell(tier.reason),
     );
@@ -145,10 +164,12 @@ async function start() {
     await refresh();
     if (!listening) {
       listening = true;
-      listen(refresh, () => banner("away", "the service does not answer; what is shown is what it said last"));
+      listen(start, (error) => banner("away", `${error.message}; what is shown is what the service said last`));
     }
   } catch (error) {
     if (!(error instanceof NoKey)) return banner("away", error.message);
+    // asked for already: who is typing is left in peace
+    if (!at("key-form").hidden && sessionStorage.length === 0) return;
     at("key-form").hidden = false;
     at("content").hidden = true;
     at("key-problem").textContent = sessionStorage.length ? error.message : "";

@@ -24,17 +24,29 @@ export async function ask(path) {
   return answer.json();
 }
 
-// Calls told() after every change, and keeps trying while the service is away.
+const SILENCE = 40_000; // milliseconds; the service says something every 15 s
+const PAUSE = 2_000;
+
+// Calls told() after every change, and keeps trying while the service is away. A key that is no
+// longer valid is told too: who asks then finds out. Where no stream is free, it asks now and then.
 export async function listen(told, gone) {
   for (;;) {
+    const leaving = new AbortController();
+    let silent = setTimeout(() => leaving.abort(), SILENCE);
     try {
-      const answer = await fetch("/v1/stream", { headers: headers() });
-      if (!answer.ok) throw new Error(`stream: ${answer.status}`);
+      const answer = await fetch("/v1/stream", { headers: headers(), signal: leaving.signal });
+      if (!answer.ok) {
+        if (answer.status >= 500) throw new Error((await answer.json()).detail);
+        await told();
+        continue;
+      }
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let text = "";
       for (;;) {
         const { value, done } = await reader.read();
         if (done) break;
+        clearTimeout(silent);
+        silent = setTimeout(() => leaving.abort(), SILENCE);
         text += value;
         const end = text.lastIndexOf("\n\n");
         if (end < 0) continue;
@@ -43,8 +55,10 @@ export async function listen(told, gone) {
         if (events.some((event) => event.includes("event: margins"))) await told();
       }
     } catch (error) {
-      gone(error);
+      gone(error instanceof TypeError || error.name === "AbortError" ? new Error("the service does not answer") : error);
+    } finally {
+      clearTimeout(silent);
+      await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
-    await new Promise((resolve) => setTimeout(resolve, 2000));
   }
 }
