@@ -4,9 +4,11 @@ A workspace is made, a model trained on ten simulated days that end now, and the
 an operator would: a process of its own, the machine's clock, rows over its socket. A second
 version, promoted in spite of its gate for a time, takes over in between: a champion change under
 feed, and a failed gate once its time is over. Each fault is then injected from outside and mended
-again; times are those at which the process says it. A fallback within one second is the promise; a
-return waits for ``recovery.quiet`` (three seconds here) after the last sign of the fault, on
-purpose.
+again; times are those at which another process, looking as a worker of the service does, sees the
+fallback in the margins, and all contracts well again. What it sees is held against the base
+schedule and the margins before. A fallback within one second is the promise; a return waits for
+``recovery.quiet`` (three seconds here) after the last sign of the fault, on purpose. The clock of
+the machine cannot be set from here: ``tests/end_to_end/test_live.py`` turns one.
 
 Run: ``POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.fault_injection``
 (some five minutes, most of it training)
@@ -16,7 +18,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,136 +28,33 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+from benchmarks.fault_case import (
+    MINUTE,
+    PROGRAM,
+    Engine,
+    Feeder,
+    Market,
+    Onlooker,
+    Shown,
+    all_well,
+    fell_back,
+    is_safe,
+)
 
-from margincast.data.simulated.market import simulate_market, write_market
-from margincast.data.simulated.parameters import MarketParameters, select_contracts
-from margincast.serving.live.folder import SOCKET, STATUS, LiveFolder
-from margincast.serving.live.listener import send_rows
+from margincast.serving.live.folder import SOCKET, STATUS
 
-PROGRAM = (sys.executable, "-c", "from margincast.cli import main; main()")
-CONTRACTS = ("SIM-BTC", "SIM-ETH")
-MINUTE = timedelta(minutes=1)
 BUDGET_SECONDS = 1.0
 SILENCE_SECONDS = 2.0
+FROZEN_SECONDS = 3.0
 QUIET_SECONDS = 3.0
+HEARTBEAT = timedelta(seconds=0.8)
+"""Age at which the onlooker takes the engine for gone, as ``live.longest_silence`` of a service."""
 LIVE = (
     f'watch.silence={{book="{SILENCE_SECONDS:.0f}s"}}',
+    f'watch.unchanged={{book="{FROZEN_SECONDS:.0f}s"}}',
     f'recovery={{quiet="{QUIET_SECONDS:.0f}s", good_decisions=0}}',
     "feed.queue_rows=2000",
 )
-
-
-@dataclass
-class Engine:
-    """A running ``margincast live`` and what it said, with times."""
-
-    process: subprocess.Popen[str]
-    out: Path
-    said: list[tuple[float, str]] = field(default_factory=list)
-
-    def listen(self) -> None:
-        """Note every line, with its time."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said.append((time.monotonic(), line.strip()))
-
-    def wait(self, text: str, since: float, longest: float) -> tuple[float, str] | None:
-        """Return when a text was said after a time, and the line; None where it was not."""
-        while time.monotonic() - since < longest:
-            for at, line in tuple(self.said):
-                if at >= since and text in line:
-                    return at - since, line
-            time.sleep(0.005)
-        return None
-
-    def send(self, *rows: dict[str, Any]) -> None:
-        """Send rows over the socket."""
-        send_rows(
-            self.out / SOCKET, b"\n".join(json.dumps(row).encode() for row in rows) + b"\n", 60.0
-        )
-
-
-@dataclass
-class Market:
-    """A simulated market whose minutes are those of the clock."""
-
-    folder: Path
-    bars: dict[str, pl.DataFrame]
-
-    @classmethod
-    def until_now(cls, folder: Path) -> "Market":
-        """Simulate from ten days ago to tomorrow."""
-        start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        parameters = MarketParameters(contracts=select_contracts(list(CONTRACTS)))
-        made = simulate_market(parameters, days=12, seed=1, start=start - timedelta(days=10))
-        write_market(made, folder)
-        bars = made.bars.partition_by("symbol", as_dict=True)
-        return cls(folder, {str(key[0]): frame for key, frame in bars.items()})
-
-    def cut(self, target: Path) -> datetime:
-        """Write what is known by now into a folder; returns the close of the last bar."""
-        now = datetime.now(UTC)
-        for path in sorted(self.folder.rglob("*.parquet")):
-            later = MINUTE if path.parent.name == "bars" else timedelta(0)
-            to = target / path.relative_to(self.folder)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            pl.read_parquet(path).filter(pl.col("ts") + later <= now).write_parquet(to)
-        return now.replace(second=0, microsecond=0)
-
-    def close(self, symbol: str, at: datetime) -> float:
-        """Return the close of the last whole minute."""
-        known = self.bars[symbol].filter(pl.col("ts") + MINUTE <= at)
-        return float(known["close"][-1])
-
-    def bar(self, symbol: str, opened: datetime) -> dict[str, Any]:
-        """Return the bar that opens at a minute, as a row of the feed."""
-        row = self.bars[symbol].row(by_predicate=pl.col("ts") == opened, named=True)
-        return {"table": "bars", **row, "ts": opened.isoformat()}
-
-
-@dataclass
-class Feeder:
-    """Sends what the market shows, twice a second, and each bar after its close."""
-
-    engine: Engine
-    market: Market
-    done: datetime
-    paused: set[str] = field(default_factory=set)
-    last_book: float = 0.0
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        """Send until the end."""
-        while not self.ended.wait(0.4):
-            now = datetime.now(UTC)
-            rows = [row for symbol in CONTRACTS for row in self.sound(symbol, now)]
-            minute = now.replace(second=0, microsecond=0)
-            while self.done < minute:
-                rows += [self.market.bar(symbol, self.done) for symbol in CONTRACTS]
-                self.done += MINUTE
-            try:
-                self.engine.send(*(row for row in rows if row["table"] not in self.paused))
-                if "book" not in self.paused:
-                    self.last_book = time.monotonic()
-            except OSError:
-                continue  # the engine is stopped, which is one of the faults
-
-    def sound(self, symbol: str, now: datetime) -> list[dict[str, Any]]:
-        """Return a row of every table at a moment."""
-        close, ts = self.market.close(symbol, now), now.isoformat()
-        return [
-            {"table": "mark", "symbol": symbol, "ts": ts, "mark_price": close},
-            {"table": "trades", "symbol": symbol, "ts": ts, "price": close, "size": 1.0,
-             "side": "buy"},
-            self.book(symbol, now, close, close * 1.0001),
-        ]  # fmt: skip
-
-    def book(self, symbol: str, now: datetime, bid: float, ask: float) -> dict[str, Any]:
-        """Return a book of one level."""
-        sizes = {"bid_size_0": 5.0, "ask_size_0": 5.0}
-        row = {"table": "book", "symbol": symbol, "ts": now.isoformat()}
-        return row | {"bid_price_0": bid, "ask_price_0": ask} | sizes
 
 
 @dataclass(frozen=True)
@@ -168,7 +66,7 @@ class Case:
     """
 
     name: str
-    said: str
+    word: str
     inject: Callable[[], object]
     mend: Callable[[], object]
     counts_after: float = 0.0
@@ -190,14 +88,15 @@ def main() -> None:
         feeder = Feeder(engine, market, known)
         feeding = threading.Thread(target=feeder.run, daemon=True)
         feeding.start()
+        eyes = Onlooker.of(engine.out, HEARTBEAT)
         time.sleep(2 * QUIET_SECONDS)
         try:
             _swap(engine, workspace)
-            rows = [
-                _measured(engine, case)
-                for case in _cases(Faults(engine, feeder, workspace / "mlruns"))
-            ]
-            rows.append(_stopped(engine))
+            faults = Faults(engine, feeder, workspace / "mlruns")
+            rows = [_measured(eyes, case) for case in _cases(faults)]
+            rows += [_stopped(eyes, engine), _killed(eyes, feeder, workspace, data)]
+            engine = feeder.engine
+            rows.append(_implausible(market, workspace, root))
             state = json.loads((engine.out / STATUS).read_text())
         finally:
             feeder.ended.set()
@@ -237,8 +136,8 @@ def _train(workspace: Path, data: Path, out: Path, pinball_ratio: float) -> None
     _command("train", job, "--data", data, "--out", out, *sets, code=passed)
 
 
-def _start(workspace: Path, data: Path, out: Path) -> Engine:
-    sets = [part for text in LIVE for part in ("--set", text)]
+def _start(workspace: Path, data: Path, out: Path, *more: str) -> Engine:
+    sets = [part for text in (*LIVE, *more) for part in ("--set", text)]
     arguments = ["live", str(workspace / "serving" / "live.toml"), "--data", str(data), "--out",
                  str(out), "--listen", *sets]  # fmt: skip
     process = subprocess.Popen(  # noqa: S603  # our own program
@@ -320,7 +219,19 @@ class Faults:
 
     def resume(self) -> None:
         """Send everything again."""
-        self.feeder.paused = set()
+        self.feeder.paused, self.feeder.frozen = set(), False
+
+    def freeze(self) -> None:
+        """Send the same book for ever."""
+        self.feeder.frozen = True
+        time.sleep(0.5)
+        injected[0] = time.monotonic()
+
+    def silence_all(self) -> None:
+        """Send nothing at all; the silence begins with the last book."""
+        self.feeder.paused = {"book", "trades", "mark", "bars"}
+        time.sleep(0.5)
+        injected[0] = self.feeder.last_book
 
     def flood(self) -> None:
         """Send more than can be taken in, over eight connections at a time."""
@@ -380,19 +291,29 @@ class Faults:
 def _cases(do: Faults) -> list[Case]:
     store, away = do.runs / "mlflow.db", do.runs / "away.db"
 
-    def in_a_minute() -> str:
-        return (datetime.now(UTC) + MINUTE).isoformat()
+    def moved(by: timedelta) -> Callable[[], str]:
+        def at() -> str:
+            return (datetime.now(UTC) + by).isoformat()
 
-    def in_a_row(name: str, said: str, table: str, **changes: Callable[[], object]) -> Case:
-        return Case(name, said, do.row(table, **changes), do.resume)
+        return at
 
+    def in_a_row(name: str, word: str, table: str, **changes: Callable[[], object]) -> Case:
+        return Case(name, word, do.row(table, **changes), do.resume)
+
+    hour = timedelta(hours=1)
     return [
         in_a_row("crossed book", "crossed book", "book", bid_price_0=lambda: 2 * do.close()),
         in_a_row("NaN price", "not a number", "trades", price=lambda: "NaN"),
+        in_a_row("price of zero", "not a number", "trades", price=lambda: 0.0),
+        in_a_row("negative mark", "not a number", "mark", mark_price=lambda: -1.0),
+        in_a_row("negative volume", "not a number", "trades", size=lambda: -1.0),
+        in_a_row("empty side of a book", "broken row", "book", ask_size_0=lambda: 0.0),
         in_a_row("spike against mark", "spike", "trades", price=lambda: 1.2 * do.close()),
-        in_a_row("row from the future", "clock skew", "mark", ts=in_a_minute),
-        Case("stale feed", "stale feed", do.stall, do.resume,
-             SILENCE_SECONDS),
+        in_a_row("row from the future", "clock skew", "mark", ts=moved(MINUTE)),
+        in_a_row("rows an hour late", "stale feed", "mark", ts=moved(-hour)),
+        Case("stale feed", "stale feed", do.stall, do.resume, SILENCE_SECONDS),
+        Case("no row of anything", "stale feed", do.silence_all, do.resume, SILENCE_SECONDS),
+        Case("frozen feed", "stale feed", do.freeze, do.resume, FROZEN_SECONDS),
         Case("overload", "overload", do.flood, do.wait_for_senders, budgeted=False),
         Case("disk full", "disk full", do.fill, do.empty),
         Case("tampered bundle", "tampered bundle", do.tamper, lambda: None),
@@ -411,57 +332,110 @@ injected = [0.0]
 
 @dataclass(frozen=True)
 class Timed:
-    """A line of the table."""
+    """A line of the table; ``safe``: no fallback lay below what it took the place of."""
 
     name: str
     fell: float
     back: float
     reason: str
+    safe: bool
     budgeted: bool = True
 
 
-def _measured(engine: Engine, case: Case) -> Timed:
+def _measured(eyes: Onlooker, case: Case) -> Timed:
     injected[0] = 0.0
     began = time.monotonic()
     case.inject()
     began = injected[0] or began
-    fell = engine.wait(f"falls back: {case.said}", began, 10.0)
+    fell = eyes.wait(fell_back(case.word), began, 10.0)
     if fell is None:
-        raise SystemExit(f"{case.name}: no fallback; said: {engine.said[-5:]}")
-    seconds = fell[0] - case.counts_after
+        raise SystemExit(f"{case.name}: no fallback; shown: {eyes.now}")
     mended = time.monotonic()
     case.mend()
-    back = engine.wait(f"is back after {case.said}", mended, 60.0)
+    back = eyes.wait(all_well, mended, 90.0)
     if back is None:
-        state = (engine.out / STATUS).read_text()
-        raise SystemExit(f"{case.name}: it did not recover; said: {engine.said[-5:]}; {state}")
+        raise SystemExit(f"{case.name}: it did not recover; shown: {eyes.now}")
     time.sleep(1.0)
-    return Timed(case.name, seconds, back[0], fell[1].split("falls back: ")[1], case.budgeted)
+    return _timed(case.name, fell, back[0], late=case.counts_after, budgeted=case.budgeted)
 
 
-def _stopped(engine: Engine) -> Timed:
-    """Stop the process: the heartbeat that readers see grows old."""
-    folder, longest = LiveFolder(engine.out), timedelta(seconds=BUDGET_SECONDS * 0.8)
+def _timed(
+    name: str,
+    fell: tuple[float, Shown, Shown],
+    back: float,
+    *,
+    late: float = 0.0,
+    budgeted: bool = True,
+) -> Timed:
+    seconds, shown, before = fell
+    reason = next(reason for _, _, status, reason in shown.values() if status == "fallback")
+    return Timed(name, seconds - late, back, reason, is_safe(shown, before), budgeted)
+
+
+def _stopped(eyes: Onlooker, engine: Engine) -> Timed:
+    """Stop the process for three seconds: its heartbeat grows old."""
     began = time.monotonic()
     engine.process.send_signal(signal.SIGSTOP)
-    while (state := folder.read()) is None or state.is_alive(datetime.now(UTC), longest):
-        time.sleep(0.01)
-    fell = time.monotonic() - began
+    fell = eyes.wait(fell_back("engine stopped"), began, 10.0)
+    time.sleep(max(0.0, began + 3.0 - time.monotonic()))
     engine.process.send_signal(signal.SIGCONT)
-    back = time.monotonic()
-    while (state := folder.read()) is None or not state.is_alive(datetime.now(UTC), longest):
-        time.sleep(0.01)
-    reason = "the heartbeat is old (as a reader sees it)"
-    return Timed("process stopped", fell, time.monotonic() - back, reason)
+    goes_on = time.monotonic()
+    back = eyes.wait(all_well, goes_on, 60.0)
+    assert fell is not None
+    assert back is not None
+    if back[0] < QUIET_SECONDS:
+        raise SystemExit(f"it came back {back[0]:.2f} s after it had stood still, without quiet")
+    return _timed("process stopped for 3 s", fell, back[0])
+
+
+def _killed(eyes: Onlooker, feeder: Feeder, workspace: Path, data: Path) -> Timed:
+    """Kill the process and start it again: no margin comes back before it has been quiet."""
+    began = time.monotonic()
+    feeder.engine.process.kill()
+    fell = eyes.wait(fell_back("engine stopped"), began, 10.0)
+    feeder.engine.process.wait()
+    feeder.done = feeder.market.cut(data)
+    feeder.engine = _start(workspace, data, feeder.engine.out)
+    started = time.monotonic()
+    back = eyes.wait(all_well, started, 60.0)
+    assert fell is not None
+    assert back is not None
+    if back[0] < 0.9 * QUIET_SECONDS:
+        raise SystemExit(f"a new start ended a fallback after {back[0]:.2f} s, without quiet")
+    return _timed("process killed, started again", fell, back[0])
+
+
+def _implausible(market: Market, workspace: Path, root: Path) -> Timed:
+    """Start an engine for whose policy no forecast is plausible; it notices at its decision."""
+    data, out = root / "later", root / "implausible"
+    known = market.cut(data)
+    engine = _start(workspace, data, out, "policy.forecast.largest_plausible=1e-9")
+    feeder = Feeder(engine, market, known)
+    feeding = threading.Thread(target=feeder.run, daemon=True)
+    feeding.start()
+    began = time.monotonic()
+    try:
+        fell = engine.wait("falls back: no usable forecast", began, 100.0)
+    finally:
+        feeder.ended.set()
+        feeding.join()
+        engine.process.send_signal(signal.SIGTERM)
+        engine.process.wait(20)
+    assert fell is not None
+    reason = fell[1].split("falls back: ")[1]
+    seconds = began + fell[0] - feeder.last_bars
+    return Timed("out-of-range forecast", seconds, float("nan"), reason, safe=True)
 
 
 def _print(rows: list[Timed], state: dict[str, Any]) -> None:
-    print(f"{'fault':28}{'to fallback':>12}{'to recover':>12}  reason shown")
+    print(f"{'fault':30}{'to fallback':>12}{'to recover':>12}  reason shown")
     for one in rows:
-        print(f"{one.name:28}{one.fell:11.2f}s{one.back:11.2f}s  {one.reason[:90]}")
+        print(f"{one.name:30}{one.fell:11.2f}s{one.back:11.2f}s  {one.reason[:110]}")
     worst = max(one.fell for one in rows if one.budgeted)
     verdict = "kept" if worst <= BUDGET_SECONDS else "EXCEEDED"
     print(f"slowest fallback {worst:.2f} s; budget {BUDGET_SECONDS:g} s: {verdict}")
+    low = [one.name for one in rows if not one.safe]
+    print(f"fallbacks below the base schedule or the margin before: {', '.join(low) or 'none'}")
     print(f"{state['decisions']} decisions, rows {state['rows']}, dropped {state['dropped']}")
 
 

@@ -110,6 +110,36 @@ def test_an_alarm_says_why_and_starts_nothing_unless_told(monitor, own, small):
     assert len(Ledger(own / LEDGER).read()) == lines + 2
 
 
+@pytest.mark.slow
+def test_a_job_that_an_alarm_started_registers_a_challenger_and_says_how_its_gate_went(
+    monitor, own, small, market
+):
+    short = ["target.horizons=[30m]", "tuning.trials=0", "backtest.start=2026-01-08",
+             "backtest.end=2026-01-08", 'backtest.peers=["ewma_fhs"]']  # fmt: skip
+    # ten days to train on; the monitor has three
+    longer = [f'data.{table}=["{market / table}"]' for table in ("bars", "book", "trades")]
+    job = {"name": "retrain", "after": "0s", "job": "training/demo.toml",
+           "alarms": ["features drifted"], "set": [*small[3::2], *short, *longer]}  # fmt: skip
+    of_job = ", ".join(f"{name}={json.dumps(value)}" for name, value in job.items())
+    options = [
+        "acting.cool_down=1d", "acting.starts_max=9", "acting.period=2d",
+        f"acting.jobs=[{{{of_job}}}]", "drift.drifted_max=0.0", "drift.stability_index_max=0.01",
+    ]  # fmt: skip
+    registry = Registry("sqlite:///mlruns/mlflow.db", own)
+    champion = resolve_champion(registry, "demo").version.version
+    before = len(Ledger(own / LEDGER).read())
+    ending, report = monitor(LAST, *(part for text in options for part in ("--set", text)), "--act")
+    assert ending.code == 1
+    started, registered, *_, ended = Ledger(own / LEDGER).verify()[before:]
+    assert [one.kind for one in (started, registered, ended)] == [
+        "job start", "registration", "job end",
+    ]  # fmt: skip
+    assert registered.details["version"] == champion + 1
+    assert "registered demo version" in report["decision"]["reason"]
+    # making it champion is left to a person
+    assert resolve_champion(registry, "demo").version.version == champion
+
+
 def monitor_anew(workspace):
     shutil.rmtree(workspace / ".margincast" / "monitor")
 

@@ -110,16 +110,22 @@ def run(
         report, state = _look(monitor, policy, inputs, memory)
         if memory.may_be_added_to:
             write_state(state, path)
+    _write(report, setting.out)
     if monitor.acting is not None:
+        # a job takes hours: the alarms that start it are told before
         report = act_on(report, monitor.acting, setting, data, act=act)
-    record = report.to_json()
-    write_text(setting.out / "monitor.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-    write_text(setting.out / "monitor.prom", metrics(record))
+        _write(report, setting.out)
     if as_json:
-        output.print(json.dumps(record, indent=1), markup=False, soft_wrap=True)
+        output.print(json.dumps(report.to_json(), indent=1), markup=False, soft_wrap=True)
     else:
         _print(report)
     return Monitoring(report, setting.out)
+
+
+def _write(report: Report, folder: Path) -> None:
+    record = report.to_json()
+    write_text(folder / "monitor.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "monitor.prom", metrics(record))
 
 
 def _look(

@@ -66,15 +66,18 @@ def act_on(
             },
         )
     say(f"starting {decision.job.name} ({decision.job.job}) for {', '.join(decision.alarms)}")
-    ending = _run(decision.job, setting, data)
-    ledger.append(
-        kind="job end",
-        who=acting_person(),
-        what=f"monitor {report.monitor}: {decision.job.name} of line {started.number} ended",
-        why=ending,
-        evidence_digest=report.digest(),
-        details={"monitor": report.monitor, "job": decision.job.name, "line": started.number},
-    )
+    ending = "it was interrupted"
+    try:
+        ending = _run(decision.job, setting, data)
+    finally:
+        ledger.append(
+            kind="job end",
+            who=acting_person(),
+            what=f"monitor {report.monitor}: {decision.job.name} of line {started.number} ended",
+            why=ending,
+            evidence_digest=report.digest(),
+            details={"monitor": report.monitor, "job": decision.job.name, "line": started.number},
+        )
     return replace(report, decision=replace(decision, reason=f"{decision.reason}: {ending}"))
 
 

@@ -83,7 +83,7 @@ class History:
         return self.session.clock.elapsed_us() - last
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(steps=steps)
 def test_no_history_takes_a_margin_below_floor_base_or_what_was_published(tmp_path_factory, steps):
     history = History(tmp_path_factory.mktemp("live"))
