@@ -219,8 +219,10 @@ def fell_back(word: str, symbol: str = "SIM-BTC") -> Callable[[Shown], bool]:
 
 
 def all_well(shown: Shown) -> bool:
-    """Tell whether no contract is in fallback."""
-    return all(status == "ok" for _, _, status, _ in shown.values())
+    """Tell whether no contract that the feed tells of is in fallback."""
+    return all(
+        status == "ok" for (name, *_), (_, _, status, _) in shown.items() if name in CONTRACTS
+    )
 
 
 def is_safe(now: Shown, before: Shown) -> bool:
