@@ -250,7 +250,9 @@ def test_a_new_start_ends_no_fallback(tmp_path):
     session = session_of(tmp_path)
     crossed(session, "SIM-BTC")
     before = LiveFolder(tmp_path).status()
+    before.counts["fallbacks"]["GONE"] = {"fault": "stale feed", "reason": "of another policy"}
     again = session_of(tmp_path, before=before)
+    assert set(again.verdict.fallbacks) == {EVERYTHING, "SIM-BTC"}
     assert set(shown(again, "status").values()) == {"fallback"}
     assert "started again" in again.keeper.board.current.header.problem
     crossed(again)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -37,6 +37,7 @@ ROWS_AT_ONCE = 500
 IDLE_SECONDS = 0.02
 UNREADABLE = "publications cannot be read"
 
+Found = TypeVar("Found")
 Publish = Callable[[Scored, Sequence[Override]], int]
 """Publishes the levels of a decision; returns the number of the publication."""
 CaughtUp = Callable[[], int | None]
@@ -101,7 +102,7 @@ class Session:
         self.sightings = Sightings(self.spec.watch, self.engine.model.interval, contracts, now_us)
         self.machine = Machine(self.spec.watch, self.clock, self.folder, self.inbox)
         if before is not None:
-            self.watchdog.go_on(before.fallbacks(), now_us)
+            self.watchdog.go_on(self._ours(before.fallbacks()), now_us)
         self.verdict = self.watchdog.look({}, now_us)
         self.keeper.judged(self.verdict, self.clock.now(), self._remade)
 
@@ -252,7 +253,7 @@ class Session:
         """Look once at everything, show what fell back, and write it down."""
         now_us = self.clock.elapsed_us()
         with self._lock:
-            faults: dict[str, dict[Fault, str]] = self.sightings.faults(now_us)
+            faults = self._ours(self.sightings.faults(now_us))
             for symbol, problem in self._problems.items():
                 faults.setdefault(symbol, {})[Fault.NO_FORECAST] = problem
             good, self._good = self._good, set()
@@ -271,6 +272,11 @@ class Session:
         except OSError as error:
             self.machine.disk = f"the live folder cannot be written: {error.strerror}"
         return verdict
+
+    def _ours(self, found: Mapping[str, Found]) -> dict[str, Found]:
+        """Return what is said of contracts; an index has no margin that could fall back."""
+        ours = {EVERYTHING, *self.engine.maker.symbols}
+        return {subject: one for subject, one in found.items() if subject in ours}
 
     def status(self) -> dict[str, Any]:
         """Return counts and fallbacks, JSON-like."""
