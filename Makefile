@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TESTS := OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
 	--no-loadscope-reorder
 
-.PHONY: demo test test-slow thorough lint types architecture look-ahead check setup lock clean help
+.PHONY: demo test test-slow thorough lint types architecture look-ahead audit setup lock clean help
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -44,6 +44,9 @@ types: $(READY)
 
 architecture: $(READY)
 	$(BIN)/lint-imports
+
+audit: $(READY) ## known weaknesses of the locked packages; skipped, with the reason, where offline
+	$(BIN)/python .ci/audit.py
 
 look-ahead: $(READY) ## 100,000 random cases of changed futures (a quarter of an hour and more)
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m benchmarks.look_ahead_long --cases 100000
