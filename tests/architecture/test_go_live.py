@@ -13,6 +13,7 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line for block in BLOCKS for line in block.splitlines() if line.startswith("margincast ")
 ]
+PLACEHOLDERS = {"N": "1", "LINE": "3", "HASH": "0", "TEXT": "why"}
 INLINE = re.findall(r"`(margincast [a-z][^`]*)`", " ".join(PAGE.split()))
 
 
@@ -39,10 +40,11 @@ def test_every_command_is_understood(line):
 
 @pytest.mark.parametrize("line", INLINE)
 def test_commands_within_the_text_exist(line):
-    words = line.split()
-    if any(word.isupper() for word in words[1:]):
-        words = [{"N": "1", "HASH": "0", "LINE": "3", "TEXT": "why"}.get(word, word) for word in words]
-    understood(" ".join(words)) if len(words) > 3 else understood_name(words[1:])
+    words = [PLACEHOLDERS.get(word, word) for word in line.split()]
+    if "--" in line:
+        understood(" ".join(words))
+    else:
+        understood_name(words[1:])
 
 
 def understood_name(names: list[str]) -> None:
