@@ -315,7 +315,8 @@ def _cases(do: Faults) -> list[Case]:
         Case("no row of anything", "stale feed", do.silence_all, do.resume, SILENCE_SECONDS),
         Case("frozen feed", "stale feed", do.freeze, do.resume, FROZEN_SECONDS),
         Case("overload", "overload", do.flood, do.wait_for_senders, budgeted=False),
-        Case("disk full", "disk full", do.fill, do.empty),
+        # a heartbeat that cannot be written is all that others see of a full disk
+        Case("disk full", "engine stopped", do.fill, do.empty),
         Case("tampered bundle", "tampered bundle", do.tamper, lambda: None),
         Case("MLflow down", "MLflow down", lambda: store.rename(away), lambda: away.rename(store)),
         Case("ledger changed", "no champion", lambda: do.swap_words(b"under feed", b"under FEED"),
