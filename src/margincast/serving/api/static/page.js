@@ -50,7 +50,7 @@ async function everything(path) {
 
 async function refresh() {
   const status = await ask("/v1/status");
-  const fallen = status.status === "fallback" ? `: ${status.fallbacks.length} of ${status.contracts} contracts` : "";
+  const fallen = status.fallbacks.length ? `: ${status.fallbacks.length} of ${status.contracts} contracts in fallback` : "";
   banner(status.status, status.reason, fallen);
   const publication = status.publication;
   at("publication").textContent = publication

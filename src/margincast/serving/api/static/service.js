@@ -27,8 +27,8 @@ export async function ask(path) {
 const SILENCE = 40_000; // milliseconds; the service says something every 15 s
 const PAUSE = 2_000;
 
-// Calls told() after every change, and keeps trying while the service is away. A key that is no
-// longer valid is told too: who asks then finds out. Where no stream is free, it asks now and then.
+// Calls told() after every change, and gone() while the service is away. Where there is no stream
+// (no key any more, none free, nothing published) it is told() now and then: who asks finds out.
 export async function listen(told, gone) {
   for (;;) {
     const leaving = new AbortController();
@@ -36,7 +36,6 @@ export async function listen(told, gone) {
     try {
       const answer = await fetch("/v1/stream", { headers: headers(), signal: leaving.signal });
       if (!answer.ok) {
-        if (answer.status >= 500) throw new Error((await answer.json()).detail);
         await told();
         continue;
       }
