@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from margincast.core.digest import digest_of
-from margincast.core.errors import CheckFailedError, InputError
+from margincast.core.errors import CheckFailedError, InputError, MargincastError
 from margincast.core.time import add_step
 from margincast.jobs.console import output, say
 from margincast.jobs.person import acting_person
@@ -87,7 +87,12 @@ def create_key(
     file = KeyFile(workspace / service.access.keys_file)
     key, shown = file.create(holder, scopes, expires=until, now=now)
     what = f"key {key.identifier} for {holder}: {', '.join(key.scopes)}"
-    _write_down(audit_of(service, workspace), "key", key, what=what, who=who)
+    try:
+        _write_down(audit_of(service, workspace), "key", key, what=what, who=who)
+    except (OSError, MargincastError):
+        # no log says that it was made, and nobody was shown it
+        file.revoke(key.identifier, now=now)
+        raise
     return shown
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.serving.api.conftest import NEWEST
 from tests.serving.published_case import publish
 
+from margincast.jobs.serve import create_key
 from margincast.serving.api import shapes
 from margincast.serving.api.keys import KeyFile
 
@@ -94,6 +95,16 @@ def test_a_damaged_file_of_keys_ends_neither_looks_nor_keys_and_is_told_once(own
     assert (answer.status, answer.json["detail"]) == (
         409, "the file of keys cannot be read; see the service's log",
     )  # fmt: skip
+
+
+def test_a_key_that_no_log_knows_of_opens_nothing(own):
+    service = own()
+    service.state.audit.path.unlink(missing_ok=True)
+    service.state.audit.path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        create_key(service.workspace, "late", ["admin"], expires=None, who="a test")
+    (late,) = (key for key in service.state.key_file.read() if key.holder == "late")
+    assert late.state(datetime.now(UTC)) == "revoked"
 
 
 def test_keys_of_another_user_are_a_refusal_to_read_not_a_defect(own, monkeypatch, caplog):
