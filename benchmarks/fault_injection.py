@@ -345,6 +345,8 @@ class Timed:
 
 def _measured(eyes: Onlooker, case: Case) -> Timed:
     injected[0] = 0.0
+    if eyes.wait(lambda _: all_well(eyes.now), 0.0, time.monotonic() + 60.0) is None:
+        raise SystemExit(f"before {case.name}: {eyes.now['SIM-BTC', 'long', 1]}")
     began = time.monotonic()
     case.inject()
     began = injected[0] or began
