@@ -48,7 +48,7 @@ SILENCE_SECONDS = 2.0
 FROZEN_SECONDS = 3.0
 QUIET_SECONDS = 3.0
 HEARTBEAT = timedelta(seconds=0.8)
-"""Age at which the onlooker takes the engine for gone, as ``live.longest_silence`` of a service."""
+"""When the onlooker takes the engine for gone (``live.longest_silence_milliseconds``)."""
 LIVE = (
     f'watch.silence={{book="{SILENCE_SECONDS:.0f}s"}}',
     f'watch.unchanged={{book="{FROZEN_SECONDS:.0f}s"}}',

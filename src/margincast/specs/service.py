@@ -102,7 +102,7 @@ class LiveEngine(Spec):
     folder: str
     """Where it shows its margins and takes rows, a path from the workspace."""
     look_every_milliseconds: Annotated[int, Field(ge=5, le=1_000)]
-    longest_silence: Duration
+    longest_silence_milliseconds: Annotated[int, Field(ge=100, le=60_000)]
     """Without a heartbeat for so long it counts as gone, and all margins fall back."""
 
 

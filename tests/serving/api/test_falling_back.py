@@ -13,7 +13,11 @@ from margincast.serving.live.listener import Listener
 from margincast.serving.live.receipt import Receipt
 from margincast.serving.snapshot import Header, Snapshot
 
-LIVE = ("live.folder=live", "live.look_every_milliseconds=1000", "live.longest_silence=1s")
+LIVE = (
+    "live.folder=live",
+    "live.look_every_milliseconds=1000",
+    "live.longest_silence_milliseconds=1000",
+)
 
 
 def test_a_stale_publication_falls_back_and_the_next_one_ends_it(own):

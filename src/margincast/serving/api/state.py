@@ -80,7 +80,10 @@ class State:
         self.engine = (
             None
             if live is None
-            else LiveReader(LiveFolder(self.workspace / live.folder), live.longest_silence)
+            else LiveReader(
+                LiveFolder(self.workspace / live.folder),
+                timedelta(milliseconds=live.longest_silence_milliseconds),
+            )
         )
         self.report = ReportFile(None if monitor is None else self.workspace / monitor.report)
         self._keys_seen: tuple[int, int] | None = None

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 
 from margincast.core.errors import MargincastError
-from margincast.core.time import format_duration
 from margincast.serving.live.faults import Fault, sentence
 from margincast.serving.live.folder import LiveFolder, LiveState, LiveStatus
 from margincast.serving.live.keeping import kept
@@ -102,7 +101,7 @@ class LiveReader:
             {
                 Fault.ENGINE_STOPPED: (
                     f"no heartbeat since {beat:%F %H:%M:%S} UTC, for more than "
-                    f"{format_duration(self.longest)}"
+                    f"{self.longest.total_seconds():g} s"
                 )
             }
         )
