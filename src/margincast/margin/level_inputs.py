@@ -4,7 +4,10 @@ Responsible for the values a published margin hangs on, contract by contract and
 keeps them with the specs can compute every number of the table anew, to the last bit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +20,8 @@ from margincast.margin.tier_rows import TierRows
 from margincast.specs.serving import MarginPolicy
 
 Texts = npt.NDArray[np.object_]
+TableColumns = Mapping[str, Any]
+"""Arrays, pandas' indexes or series, of one length."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,14 @@ class MadeLevels:
     """Margin levels, and what they leave behind.
 
     Attributes:
-        table: the levels, a row a row.
+        columns: of the levels, a value a row.
         after: what the policy remembers for the next moment.
     """
 
-    table: pd.DataFrame
+    columns: TableColumns
     after: Remembered
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The levels, a row a row."""
+        return pd.DataFrame(dict(self.columns))

@@ -304,7 +304,7 @@ def _made(
     columns |= {"reason": reasons, "imr_reason": opening.reason, **opening.columns}
     columns |= fee_column(rows, used, background.long_run, background.fee_multiplier, policy)
     fees = columns.get("fee_multiplier", background.fee_multiplier)
-    return MadeLevels(pd.DataFrame(columns), Remembered(memory, in_force, fees))
+    return MadeLevels(columns, Remembered(memory, in_force, fees))
 
 
 def _in_force(

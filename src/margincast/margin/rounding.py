@@ -6,6 +6,7 @@ decimal that denotes it (what ``repr`` prints), and the arithmetic on it is exac
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from margincast.core.errors import InputError
 from margincast.core.types import FloatArray
 
 
+@lru_cache(maxsize=65_536)  # rates on a grid come again and again
 def exact(value: float) -> Fraction:
     """Return the decimal that a finite number is written as, exactly: 0.1 becomes 1/10.
 

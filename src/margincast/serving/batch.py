@@ -217,8 +217,11 @@ def levels_from(
     made = levels_of(rows, inputs, policy, overrides)
     data_as_of = pd.DatetimeIndex(inputs.data_as_of[rows.contract]).tz_localize("UTC")
     # beside every number what it was made from
-    levels = made.table.assign(data_as_of=data_as_of, **asdict(origin))
-    return Scored(levels, inputs, made.after, origin)
+    made_from = {
+        name: np.full(len(rows), value, dtype=object) for name, value in asdict(origin).items()
+    }
+    columns = {**made.columns, "data_as_of": data_as_of, **made_from}
+    return Scored(columns, inputs, made.after, origin)
 
 
 def _undecided(

@@ -5,11 +5,12 @@ margins loads no forecaster.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
 from margincast.margin.background import Remembered
-from margincast.margin.level_inputs import LevelInputs
+from margincast.margin.level_inputs import LevelInputs, TableColumns
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
 
@@ -28,16 +29,21 @@ class Scored:
     """Margin levels, and all that is needed to make them again or to go on from them.
 
     Attributes:
-        levels: the ``margin_levels`` table.
+        columns: of the ``margin_levels`` table.
         inputs: what it was made of, beside policy, schedule and overrides.
         after: what it leaves behind for the next one.
         origin: what stands beside every number.
     """
 
-    levels: pd.DataFrame
+    columns: TableColumns
     inputs: LevelInputs
     after: Remembered
     origin: Origin
+
+    @cached_property
+    def levels(self) -> pd.DataFrame:
+        """The ``margin_levels`` table."""
+        return pd.DataFrame(dict(self.columns))
 
 
 def policy_hash(policy: MarginPolicy, schedule: BaseSchedule) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from margincast.core.errors import InputError
 from margincast.core.types import SIDES, Side
+from margincast.margin.level_inputs import TableColumns
 
 Columns = Mapping[str, npt.NDArray[Any]]
 Row = Mapping[str, Any]
@@ -103,11 +104,11 @@ class Snapshot:
     contracts: Mapping[str, Mapping[Side, SideLevels]]
 
     @classmethod
-    def of(cls, levels: pd.DataFrame, header: Header) -> "Snapshot":
+    def of(cls, levels: pd.DataFrame | TableColumns, header: Header) -> "Snapshot":
         """Index a table of margin levels.
 
         Args:
-            levels: sorted by contract, side and tier, as ``score`` makes it.
+            levels: sorted by contract, side and tier, as ``score`` makes it, or its columns.
             header: where it comes from.
 
         Raises:
@@ -168,12 +169,12 @@ class Snapshot:
         )
 
 
-def contracts_of(levels: pd.DataFrame) -> dict[str, dict[Side, SideLevels]]:
+def contracts_of(levels: pd.DataFrame | TableColumns) -> dict[str, dict[Side, SideLevels]]:
     """Index the rows of a table of margin levels; see :meth:`Snapshot.of`."""
     absent = [name for name in NEEDED if name not in levels]
     if absent:
         raise InputError(f"a table of margin levels has no column {', '.join(absent)}")
-    columns = {str(name): _array(levels[name]) for name in levels}
+    columns = {str(name): _array(column) for name, column in levels.items()}
     symbols, sides = columns["symbol"].tolist(), columns["side"].tolist()
     starts = np.flatnonzero(columns["tier"] == 1).tolist()
     _require_order(columns, starts)
@@ -202,9 +203,10 @@ def _require_order(columns: Columns, starts: Sequence[int]) -> None:
         )
 
 
-def _array(column: "pd.Series[Any]") -> npt.NDArray[Any]:
+def _array(column: "pd.Series[Any] | pd.Index[Any] | npt.NDArray[Any]") -> npt.NDArray[Any]:
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        column = column.dt.tz_convert("UTC").dt.tz_localize(None).dt.as_unit("us")
+        utc = pd.DatetimeIndex(column).tz_convert("UTC").tz_localize(None)
+        return np.asarray(utc.as_unit("us"))
     return np.asarray(column)
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from margincast.margin.level_inputs import TableColumns
 from margincast.serving.board import Board
 from margincast.serving.live.keeping import at_least
 from margincast.serving.live.watchdog import Verdict
@@ -41,12 +42,16 @@ class BoardKeeper:
             return self._reasons(symbols)
 
     def decided(
-        self, levels: pd.DataFrame, reasons: Mapping[str, str], header: Header, make: Made
+        self,
+        levels: pd.DataFrame | TableColumns,
+        reasons: Mapping[str, str],
+        header: Header,
+        make: Made,
     ) -> None:
         """Show the levels of a decision.
 
         Args:
-            levels: of all contracts.
+            levels: of all contracts, or their columns.
             reasons: with which they were made.
             header: of the new snapshot.
             make: makes fallbacks anew, of contracts that fell back meanwhile.

@@ -196,7 +196,7 @@ class Session:
         if current is not None and current.header.number == self._number:
             revision = current.header.revision + 1
         header = Header(self._number, self.clock.now(), self.keeper.by, "live", revision)
-        self.keeper.decided(scored.levels, reasons, header, self._remade)
+        self.keeper.decided(scored.columns, reasons, header, self._remade)
         self._wake.set()
 
     def _on_record(

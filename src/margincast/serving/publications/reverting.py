@@ -161,7 +161,7 @@ def reverted(old: Publication, last: Publication, at: datetime) -> Scored:
     )
     background = replace(old.inputs.background, at=moment)
     return Scored(
-        levels,
+        {str(name): column for name, column in levels.items()},
         replace(old.inputs, background=background),
         _after(old, last, moment),
         old.origin,
