@@ -373,7 +373,7 @@ def _timed(
     budgeted: bool = True,
 ) -> Timed:
     seconds, shown, before = fell
-    reason = shown["SIM-BTC", "long", 1][3].removeprefix("last published margin kept: ")
+    reason = shown["SIM-BTC", "long", 1][3].removeprefix("last margin kept: ")
     return Timed(name, seconds - late, back, reason, is_safe(shown, before), budgeted)
 
 

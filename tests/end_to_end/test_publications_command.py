@@ -155,7 +155,7 @@ def test_without_a_champion_what_was_published_last_stays_in_force(two, score, p
     assert ending.code == 1
     assert (levels["status"] == "fallback").all()
     assert (levels["mmr"] >= last.levels["mmr"]).all()
-    assert levels["reason"].str.startswith("last published margin kept").any()
+    assert levels["reason"].str.startswith("last margin kept").any()
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_a_fallback_comes_up_by_itself_with_its_reason(opened, workspace):
     publish(workspace, FALLEN, at=datetime.now(UTC).replace(microsecond=0))
     seen.see(page.get_by_role("heading", name="Fallback"))
     sync_api.expect(page.get_by_role("status").first).to_contain_text(
-        "SIM-BTC long: last published margin kept: no trade for an hour"
+        "SIM-BTC long: last margin kept: no trade for an hour"
     )
     seen.see(page.get_by_text(re.compile("^publication 9, ")))
     page.get_by_label("only fallbacks").check()

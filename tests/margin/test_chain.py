@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from margincast.core.errors import InputError
@@ -261,7 +261,16 @@ def cases(draw):
     return drawn, {"base": base, "cost": draw(st.floats(0.0, cap))}
 
 
+MULTIPLIER_CAP_BESIDE_THE_GRID = (
+    policy(limits={"multiplier_cap": 3.0}, rounding={"mmr_step": 0.0001}),
+    {"base": 0.003, "cost": 0.0},
+)
+"""3 x 0.003 is 0.009000000000000001 as a double, and 0.0091 its next multiple: less than a step
+more as decimals, just a step as the sum of two doubles."""
+
+
 @given(cases(), FORECASTS)
+@example(MULTIPLIER_CAP_BESIDE_THE_GRID, 2.0)
 def test_a_first_margin_lies_between_floors_and_caps_on_the_grid(case, forecast):
     drawn, known = case
     mmr = float(one(forecast, drawn, **known).mmr[0])
@@ -269,7 +278,8 @@ def test_a_first_margin_lies_between_floors_and_caps_on_the_grid(case, forecast)
     assert mmr >= max(limits.mmr_floor, limits.multiplier_floor * known["base"])
     assert mmr <= limits.mmr_cap
     assert mmr >= known["cost"]
-    assert mmr < max(limits.multiplier_cap * known["base"], known["cost"]) + step
+    highest = max(limits.multiplier_cap * known["base"], known["cost"])
+    assert exact(mmr) < exact(highest) + exact(step)
     assert (exact(mmr) / exact(step)).denominator == 1
 
 

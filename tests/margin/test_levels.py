@@ -250,7 +250,7 @@ def test_the_fallback_keeps_a_higher_rate_that_was_published_last():
     levels = fallback_levels(rows, POLICY, ["model missing"], replace(none, memory=memory))
     first, second = levels[levels["side"] == "long"].to_dict("records")[:2]
     assert (first["mmr"], first["imr"]) == (0.02, 0.03)
-    assert first["reason"] == "last published margin kept: model missing"
+    assert first["reason"] == "last margin kept: model missing"
     assert (second["mmr"], second["imr"]) == (0.005, 0.01)
 
 

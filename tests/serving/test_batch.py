@@ -97,7 +97,7 @@ def decisions(**volatilities: float) -> pd.DataFrame:
 
 
 def scored(
-    frame: pd.DataFrame, policy=POLICY, books=None, at=AT, schedule=SCHEDULE
+    frame: pd.DataFrame, policy=POLICY, books=None, at=AT, schedule=SCHEDULE, *, delisted=()
 ) -> pd.DataFrame:
     panel = Panel.of_decisions(frame, {"volatility": "fraction"}, ("long", "short"))
     minutes = policy.model.horizon // timedelta(minutes=1)
@@ -111,6 +111,7 @@ def scored(
         at=at,
         books=books or {},
         origin=ORIGIN,
+        delisted=delisted,
     ).levels
 
 
@@ -207,6 +208,13 @@ def test_every_row_says_what_it_was_made_from():
     for name in ("effective_from", "data_as_of"):
         assert str(levels[name].dtype) == "datetime64[us, UTC]"
         assert (levels[name] == AT).all()
+
+
+def test_a_delisted_contract_has_no_levels_and_moves_nobody_else():
+    frame = decisions(BTCUSDT=0.04, ETHUSDT=0.05, XRPUSDT=0.06)
+    everybody, left = scored(frame), scored(frame, delisted=("ETHUSDT", "FTTUSDT"))
+    there = everybody[everybody["symbol"] != "ETHUSDT"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(left, there)
 
 
 @pytest.mark.parametrize("volatility", [float("nan"), float("inf"), 5.0, -0.01])

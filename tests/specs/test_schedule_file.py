@@ -55,5 +55,6 @@ def test_every_name_and_number_is_read_back(name, rate, cap):
         description=name,
         brackets=(ContractBrackets(symbols=(name,), tiers=(tier,)),),
         default=Brackets(tiers=(tier,)),
+        delisted=(name,),
     )
     assert read(schedule_toml(schedule, "any")) == schedule

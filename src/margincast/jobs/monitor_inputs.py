@@ -25,6 +25,8 @@ from margincast.serving.monitoring.record import (
     record_of_margins,
 )
 from margincast.serving.registry import Registry
+from margincast.specs.loading import load_spec
+from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
 from margincast.training.panel import on_grid
 from margincast.training.targets import outcome_table
@@ -44,7 +46,7 @@ class Inputs:
         left_out: by reason, published margins that are not in the record.
         publications: what is known of them.
         features: of decisions, up to the moment.
-        newest: newest decision by contract.
+        newest: newest decision by contract; delisted ones are left out.
         distribution: features in training; None where the bundle does not keep it.
         notes: what could not be looked at, and why.
     """
@@ -109,6 +111,12 @@ def gather(
         )
     else:
         distribution = Distribution.from_json(kept)
+    try:
+        schedule = load_spec(setting.workspace / policy.schedule.file, BaseSchedule)
+        delisted = situation.delisting_at(at, policy, schedule).gone
+    except MargincastError as error:
+        delisted = ()
+        notes.append(f"delisted contracts are counted as any other: {error}")
     margins, left_out = _margins(situation, policy, publications)
     return Inputs(
         at,
@@ -122,6 +130,7 @@ def gather(
         newest={
             str(symbol): newest.to_pydatetime()
             for symbol, newest in features.groupby("symbol")["ts"].max().items()
+            if symbol not in delisted
         },
         distribution=distribution,
         notes=tuple(notes),

@@ -154,7 +154,7 @@ def _record(one: RecordedOverride, moment: datetime) -> dict[str, object]:
 
 def _known(policy: MarginPolicy, schedule: BaseSchedule, workspace: Path) -> set[str]:
     """Contracts that the base schedule names, and those the champion was trained on."""
-    named = {name for brackets in schedule.brackets for name in brackets.symbols}
+    named = set(schedule.named)
     model = policy.model.registered_model
     try:
         champion = resolve_champion(Registry(policy.tracking.uri, workspace), model)

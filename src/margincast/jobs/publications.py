@@ -172,6 +172,9 @@ def revert(
         store, number, at=moment, overrides=by_hand, by=acting_person(by), reason=reason
     )
     assert last is not None, "a publication was put in force again"
+    away = sorted(set(store.read(number).symbols) - set(made.symbols))
+    if away:
+        say(f"delisted since, not brought back: {', '.join(away)}")
     print_changes(changes_between(last.levels, made.levels), f"publication {last.name}")
     say_published(made)
     return made

@@ -116,7 +116,9 @@ def print_changes(changes: Changes, since: str) -> None:
     rises, falls = changes.rises, changes.falls
     texts = [f"{len(rises)} levels rise", f"{len(falls)} fall"]
     texts += [f"{changes.new} are new"] * bool(changes.new)
-    texts += [f"{changes.gone} are published no more"] * bool(changes.gone)
+    if changes.gone:
+        left = ", ".join(changes.contracts_gone)
+        texts.append(f"{changes.gone} are published no more" + f" (all of {left})" * bool(left))
     output.print(f"since {since}: {', '.join(texts)}", markup=False, soft_wrap=True)
     for column in ("status", "binding_rule"):
         counts = changes.counts(column)

@@ -79,6 +79,8 @@ def schedule_table(schedule: BaseSchedule) -> Table:
                 f"{amount:,.10g}",
                 end_section=number == len(brackets.tiers) - 1,
             )
+    if schedule.delisted:
+        table.caption = f"delisted: {', '.join(schedule.delisted)}"
     return table
 
 

@@ -23,7 +23,6 @@ from margincast.jobs.situation import (
     NoChampionError,
     Situation,
     load_model,
-    named_by,
     situation_of,
 )
 from margincast.jobs.tables import margin_table
@@ -105,6 +104,8 @@ def run(
         _say_what_there_is(situation, at_moment)
         decisions = situation.decisions_at(at_moment)
         asked = decisions.unseen
+        for line in situation.delisting_at(at_moment, policy, schedule).describe():
+            say(line)
         forecasts = situation.forecasts_of(decisions)
         if situation.asked.reused:
             say(situation.asked.describe())
@@ -135,10 +136,11 @@ def run(
         problem = str(error)
         at_moment = moment or pd.Timestamp.now("UTC").to_pydatetime()
         before = store.before(at_moment)
+        # without a look at the data nobody who has margins goes off
+        needed = set(schedule.named - set(schedule.delisted))
+        needed |= set(() if before is None else before.symbols)
         scored = score_fallback(
-            dict.fromkeys(
-                named_by(schedule) | set(() if before is None else before.symbols), problem
-            ),
+            dict.fromkeys(needed, problem),
             policy,
             schedule,
             at=at_moment,

@@ -6,7 +6,7 @@ margin levels of a moment. ``margincast score`` asks for one moment, ``margincas
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from margincast.models.catalogue import LOADERS
 from margincast.models.protocol import Panel, TailForecast
 from margincast.serving.batch import latest_rows, require_answers, require_feature_set, score
 from margincast.serving.bundle import Bundle, read_bundle
+from margincast.serving.delisting import Delisting, delisting_at
 from margincast.serving.kept_forecasts import KeptForecasts
 from margincast.serving.publications.publication import Publication
 from margincast.serving.registry import RegisteredVersion
@@ -204,6 +205,7 @@ class Situation:
         origin = Origin(
             self.model.version, self.model.feature_set.digest(), policy_hash(policy, schedule)
         )
+        delisted = self.delisting_at(at, policy, schedule).gone
         undecided = self._undecided(schedule)
         if before is not None:
             undecided = dict.fromkeys(before.symbols, NOT_IN_DATA) | undecided
@@ -222,13 +224,29 @@ class Situation:
             open_interest=open_interest_at(policy, self.places, self.root, self.market.bars, at),
             undecided=undecided,
             past=None if before is None else before.remembered,
+            delisted=delisted,
         )
+
+    def delisting_at(self, at: datetime, policy: MarginPolicy, schedule: BaseSchedule) -> Delisting:
+        """Return who is delisted at a moment; bars count as data where there is no decision yet."""
+        named = set(schedule.delisted)
+        newest = {
+            symbol: min(at, frame["ts"][-1].replace(tzinfo=UTC))
+            for symbol, frame in self.market.bars.frames.items()
+            if symbol in named
+        }
+        known = self.known_at(at)
+        latest: pd.Timestamp = known["ts"].max()
+        known = known[known["symbol"].isin(named)]
+        decided = known.groupby("symbol", observed=True)["ts"].max()
+        newest |= {str(symbol): ts.to_pydatetime() for symbol, ts in decided.items()}
+        return delisting_at(schedule, newest, latest.to_pydatetime(), policy.staleness.max_data_age)
 
     def _undecided(self, schedule: BaseSchedule) -> dict[str, str]:
         """Say of every contract why it would have no decision."""
         model, chosen = self.model, self.places.symbols
         trained_on = model.bundle.specs.get("contracts", ())
-        undecided = {} if chosen else dict.fromkeys(named_by(schedule), NOT_KNOWN)
+        undecided = {} if chosen else dict.fromkeys(schedule.named, NOT_KNOWN)
         undecided |= {} if chosen else dict.fromkeys(trained_on, NO_DATA)
         warm_up = format_duration(model.feature_set.grid.warm_up)
         young = f"no decision yet: less history than the features' warm-up of {warm_up}"
@@ -279,8 +297,3 @@ def situation_of(model: Model, setting: Setting, data_overrides: Sequence[str]) 
     setting.say_what_was_reused()
     kept = None if setting.cache is None else FeatureCache(setting.cache.folder)
     return Situation(model, places, root, market, table, KeptForecasts(model.bundle, kept))
-
-
-def named_by(schedule: BaseSchedule) -> set[str]:
-    """Contracts the base schedule names."""
-    return {name for bracket in schedule.brackets for name in bracket.symbols}

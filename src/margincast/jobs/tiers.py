@@ -128,7 +128,7 @@ def _made(
 ) -> Made:
     shape = policy.tiers
     assert shape is not None
-    named = set() if before is None else {x for one in before.brackets for x in one.symbols}
+    named = frozenset() if before is None else before.named
     earlier = None
     if before is not None and (before.default is not None or symbol in named):
         earlier = tuple(tier.cap_usd for tier in tiers_for(before, symbol))

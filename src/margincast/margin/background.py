@@ -89,6 +89,12 @@ class Background:
         """Return what is remembered, beside the references of the moment."""
         return cls(at, past.memory, past.in_force, long_run, stressed, past.fee_multiplier)
 
+    def rows(self, chosen: npt.NDArray[np.intp]) -> "Background":
+        """Return that of some rows."""
+        return Background.of(
+            self.at, self.remembered.rows(chosen), self.long_run[chosen], self.stressed[chosen]
+        )
+
     @property
     def remembered(self) -> Remembered:
         """What the last publication left behind."""

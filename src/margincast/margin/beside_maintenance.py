@@ -35,6 +35,14 @@ class InitialInputs:
     forecasts: Mapping[Side, FloatArray]
     open_interest: OpenInterestShares | None
 
+    def contracts(self, chosen: npt.NDArray[np.intp]) -> "InitialInputs":
+        """Return those of some contracts."""
+        shares = self.open_interest
+        return InitialInputs(
+            {side: values[chosen] for side, values in self.forecasts.items()},
+            None if shares is None else shares.contracts(chosen),
+        )
+
     @classmethod
     def unknown(cls, contracts: int, policy: MarginPolicy) -> "InitialInputs":
         """Return those of contracts nothing is known of."""

@@ -49,6 +49,24 @@ class LevelInputs:
     background: Background
     initial: InitialInputs
 
+    def contracts(self, chosen: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]) -> "LevelInputs":
+        """Return those of some contracts.
+
+        Args:
+            chosen: numbers of the contracts.
+            rows: numbers of all their rows.
+        """
+        return LevelInputs(
+            tuple(self.symbols[number] for number in chosen.tolist()),
+            self.forecasts[chosen],
+            self.data_as_of[chosen],
+            self.reasons[chosen],
+            self.costs[rows],
+            self.cost_reasons[rows],
+            self.background.rows(rows),
+            self.initial.contracts(chosen),
+        )
+
     @classmethod
     def unknown(
         cls, rows: TierRows, reasons: Texts, background: Background, policy: MarginPolicy

@@ -40,7 +40,9 @@ from margincast.margin.tier_rows import Numbers, TierRows
 from margincast.specs.serving import MarginPolicy
 
 Texts = npt.NDArray[np.object_]
-_KEPT = "last published margin kept: "
+KEPT = "last margin kept: "
+"""What a reason begins with where a fallback is the margin of before: published last, or before the
+first publication what the forecasts since the model was fitted have led to."""
 
 
 def margin_levels(
@@ -292,7 +294,7 @@ def _made(
     columns |= columns_of(overrides, behind)
     columns["binding_rule"] = rules
     columns["status"] = np.where(chain.fallback, "fallback", "ok").astype(object)
-    reasons = np.where(kept, _KEPT + problem, BASE_IN_FORCE + problem)
+    reasons = np.where(kept, KEPT + problem, BASE_IN_FORCE + problem)
     made = np.flatnonzero(~chain.fallback & (rules != "override"))
     facts = zip(*(columns[name][made].tolist() for name in Facts._fields), strict=True)
     reasons[made] = [

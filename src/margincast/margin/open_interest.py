@@ -54,6 +54,10 @@ class OpenInterestShares:
     share: FloatArray
     reason: Texts
 
+    def contracts(self, chosen: npt.NDArray[np.intp]) -> "OpenInterestShares":
+        """Return those of some contracts."""
+        return OpenInterestShares(self.usd[chosen], self.share[chosen], self.reason[chosen])
+
     @classmethod
     def unknown(cls, contracts: int, section: OpenInterest) -> "OpenInterestShares":
         """Return those of contracts of which nothing is known."""

@@ -5,7 +5,7 @@ data, an unknown feature, no champion) the row is the base schedule with status 
 the reason: a contract is never left without a margin.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
@@ -103,6 +103,7 @@ def score(
     open_interest: Mapping[str, Held] | None = None,
     undecided: Mapping[str, str] | None = None,
     past: Past | None = None,
+    delisted: Collection[str] = (),
 ) -> Scored:
     """Turn the latest decision of every contract into margin levels.
 
@@ -120,6 +121,8 @@ def score(
         open_interest: of the contracts, for a policy with caps on it.
         undecided: why there is no decision, by further contracts that need a margin too.
         past: what was published before; without it the forecasts of the past stand for it.
+        delisted: contracts that get no margin; the others' long-run rates still rest on their
+            history too.
 
     Returns:
         The ``margin_levels`` table, sorted by contract, side and tier, and what it was made of.
@@ -133,11 +136,11 @@ def score(
     background = background_at(
         moment, panel, predicted, policy=policy, rows=decided, history=history, past=past
     )
-    symbols = sorted({*decided.symbols, *undecided})
+    symbols = sorted({*decided.symbols, *undecided} - set(delisted))
     rows = tier_rows(symbols, schedule, policy)
     place = places_in(decided, rows)
-    of_contract = np.full(len(symbols), -1, dtype=np.intp)
-    of_contract[np.searchsorted(symbols, decided.symbols)] = np.arange(len(newest))
+    number = {symbol: contract for contract, symbol in enumerate(decided.symbols)}
+    of_contract = np.array([number.get(symbol, -1) for symbol in symbols], dtype=np.intp)
     remembered = background.remembered.rows(place) if past is None else past(rows)
     wanted = {side: predicted.at(side, policy.model.level)[newest] for side in predicted.sides}
     costs, cost_reasons = costs_of(decided, policy, books)

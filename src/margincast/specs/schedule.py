@@ -80,6 +80,13 @@ class BaseSchedule(Spec):
     brackets: Annotated[tuple[ContractBrackets, ...], BeforeValidator(to_tuple)] = ()
     default: Brackets | None = None
     """Tiers of contracts that no brackets name; without it such a contract is refused."""
+    delisted: Texts = ()
+    """Contracts that have no margins any more, once nothing comes of them."""
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Contracts that have brackets of their own."""
+        return frozenset(symbol for brackets in self.brackets for symbol in brackets.symbols)
 
     @model_validator(mode="after")
     def _each_contract_once(self) -> Self:
@@ -87,6 +94,9 @@ class BaseSchedule(Spec):
         twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
         if twice:
             raise ValueError(f"a contract has one list of tiers; found twice: {', '.join(twice)}")
+        again = sorted({name for name in self.delisted if self.delisted.count(name) > 1})
+        if again:
+            raise ValueError(f"delisted names a contract twice: {', '.join(again)}")
         if not symbols and self.default is None:
             raise ValueError("the schedule has no tiers; write [[brackets]] or [default]")
         return self

@@ -22,6 +22,8 @@ def schedule_toml(schedule: BaseSchedule, comment: str) -> str:
         f"name = {_text(schedule.name)}",
         f"description = {_text(schedule.description)}",
     ]
+    if schedule.delisted:
+        lines.append(f"delisted = [{', '.join(map(_text, schedule.delisted))}]")
     for brackets in schedule.brackets:
         symbols = ", ".join(map(_text, brackets.symbols))
         lines += ["", "[[brackets]]", f"symbols = [{symbols}]", *_tiers(brackets.tiers)]

@@ -14,11 +14,9 @@ from margincast.core.errors import InputError
 from margincast.core.types import SIDES
 from margincast.margin.account import Collateral, Pool, Position, PositionTiers, distance, pools_of
 from margincast.margin.background import Background
-from margincast.margin.beside_maintenance import InitialInputs
 from margincast.margin.levels import costs_of, levels_of
 from margincast.margin.liquidation_cost import Book
 from margincast.margin.liquidation_price import Requirement
-from margincast.margin.open_interest import OpenInterestShares
 from margincast.margin.rounding import exact
 from margincast.margin.tier_rows import places_in, tier_rows
 from margincast.serving.api.shapes import (
@@ -74,7 +72,7 @@ def supposed_margins(publication: Publication, question: MarginQuestion) -> list
             inputs.background.long_run[place],
             inputs.background.stressed[place],
         ),
-        initial=_initial_of(inputs.initial, number),
+        initial=inputs.initial.contracts(np.array([number])),
     )
     moment = at.astype("datetime64[us]").item().replace(tzinfo=UTC)
     by_hand = [one for one in publication.overrides if one.begins <= moment < one.expires]
@@ -87,17 +85,6 @@ def supposed_margins(publication: Publication, question: MarginQuestion) -> list
         policy_hash=publication.origin.policy_hash,
     )
     return [side_of(one) for one in contracts_of(table)[question.symbol].values()]
-
-
-def _initial_of(initial: InitialInputs, number: int) -> InitialInputs:
-    """Return those of one contract."""
-    shares = initial.open_interest
-    if shares is not None:
-        shares = OpenInterestShares(
-            shares.usd[[number]], shares.share[[number]], shares.reason[[number]]
-        )
-    own = {side: values[[number]] for side, values in initial.forecasts.items()}
-    return InitialInputs(own, shares)
 
 
 def book_of(question: BookQuestion) -> Book:

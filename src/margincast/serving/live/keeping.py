@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from margincast.core.types import FloatArray
+from margincast.margin.levels import KEPT
 from margincast.margin.maintenance import maintenance_amounts_of_all
 from margincast.serving.snapshot import Snapshot
 
@@ -20,7 +21,7 @@ def kept(levels: pd.DataFrame, reason: str) -> pd.DataFrame:
     """
     base = levels["base_mmr"].to_numpy()
     fallback = levels["status"].eq("fallback")
-    text = levels["reason"].where(fallback, "last published margin kept: " + reason)
+    text = levels["reason"].where(fallback, KEPT + reason)
     return raised(levels, base, base).assign(
         status="fallback", binding_rule="fallback", reason=text
     )

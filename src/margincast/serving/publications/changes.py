@@ -46,6 +46,12 @@ class Changes:
         return int(self.rows["mmr_after"].isna().sum())
 
     @property
+    def contracts_gone(self) -> tuple[str, ...]:
+        """Contracts that have no level any more, sorted."""
+        missing = self.rows["mmr_after"].isna().groupby(self.rows["symbol"]).all()
+        return tuple(missing.index[missing])
+
+    @property
     def rises(self) -> pd.DataFrame:
         """Levels that rose, the largest first."""
         found = self.rows[self.rows["change"] > 0.0]

@@ -87,7 +87,8 @@ def problems_of(
     Its rates must lie between what the policy and base schedule in force today allow: at least the
     floor, the multiplier's floor on the base schedule, the fees and the cost of liquidation as last
     published; at most the cap. It must have every contract that has margins today, with the same
-    tiers, and may not lie below a margin set by hand that is in force.
+    tiers, and may not lie below a margin set by hand that is in force. A contract that was delisted
+    since does not come back.
 
     Args:
         old: to go back to.
@@ -147,7 +148,8 @@ def reverted(old: Publication, last: Publication, at: datetime) -> Scored:
     """Return an old publication's margins as they are put in force again.
 
     The rates and all that is said of them stay; they are in force at the moment, without notice,
-    and are what the policy remembers as published.
+    and are what the policy remembers as published. Contracts that have no margins any more are left
+    out.
 
     Args:
         old: to go back to.
@@ -155,28 +157,30 @@ def reverted(old: Publication, last: Publication, at: datetime) -> Scored:
         at: the moment, UTC.
     """
     moment = np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us")
-    levels = old.levels.assign(
-        effective_from=pd.Series(pd.Timestamp(at), old.levels.index).dt.as_unit("us"),
-        mmr_in_force=old.levels["mmr"],
+    listed = np.isin(old.symbols, last.symbols)
+    rows = np.flatnonzero(listed[old.rows.contract])
+    then = old.levels.iloc[rows].reset_index(drop=True)
+    levels = then.assign(
+        effective_from=pd.Series(pd.Timestamp(at), then.index).dt.as_unit("us"),
+        mmr_in_force=then["mmr"],
     )
-    background = replace(old.inputs.background, at=moment)
+    inputs = old.inputs.contracts(np.flatnonzero(listed), rows)
     return Scored(
         {str(name): column for name, column in levels.items()},
-        replace(old.inputs, background=background),
-        _after(old, last, moment),
+        replace(inputs, background=replace(inputs.background, at=moment)),
+        _after(then, last.remembered(old.rows).rows(rows), moment),
         old.origin,
     )
 
 
-def _after(old: Publication, last: Publication, at: np.datetime64) -> Remembered:
+def _after(then: pd.DataFrame, before: Remembered, at: np.datetime64) -> Remembered:
     """Return what the policy remembers: the rates in force again, as if it had made them."""
-    before = last.remembered(old.rows)
-    memory, mmr = before.memory, old.levels["mmr"].to_numpy(np.float64)
-    of_forecast = (old.levels["status"] == "ok").to_numpy()
+    memory, mmr = before.memory, then["mmr"].to_numpy(np.float64)
+    of_forecast = (then["status"] == "ok").to_numpy()
     limited = np.where(of_forecast, mmr, memory.limited)
     fees = before.fee_multiplier
-    if "fee_multiplier" in old.levels:
-        fees = old.levels["fee_multiplier"].to_numpy(np.float64)
+    if "fee_multiplier" in then:
+        fees = then["fee_multiplier"].to_numpy(np.float64)
     earlier = tuple((moment, rates) for moment, rates in memory.recent if moment < at)
     # a publication ahead of its time leaves nothing that is later than the revert
     limited_at = np.where(memory.limited_at > at, at, memory.limited_at)
