@@ -15,6 +15,7 @@ from sklearn.base import clone
 from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 
 from margincast.core.errors import InputError, InsufficientHistoryError
+from margincast.models.protocol import Panel, require_features
 from margincast.models.scale import (
     SMALLEST,
     SMALLEST_SHARE,
@@ -235,7 +236,21 @@ def test_a_scale_rebuilt_from_its_parameters_is_the_same():
 
 def test_the_hour_of_the_week_starts_on_monday():
     ts = pd.Series(pd.to_datetime(["2024-01-01T00:00Z", "2024-01-07T23:30Z", "2024-01-08T00:00Z"]))
-    assert hour_of_week(ts).tolist() == [0.0, 167.5, 0.0]
+    for same in (ts, ts.dt.tz_convert("Asia/Kolkata"), ts.to_numpy("datetime64[us]")):
+        assert hour_of_week(same).tolist() == [0.0, 167.5, 0.0]
+
+
+def test_columns_read_off_a_panel_once_give_the_bits_of_its_frame():
+    frame = decisions(9).assign(whole=7)
+    fitted = HarScale(COLUMNS, (1, 7), 1e-6).fit(frame, noise(9, frame))
+    units = dict.fromkeys((*COLUMNS, "whole", "absent"), "number")
+    panel = Panel.of_decisions(frame.assign(symbol="A"), units, ("long",))
+    assert {name: values.dtype.str for name, values in panel.columns.items()} == {
+        "ts": "<M8[us]", **dict.fromkeys((*COLUMNS, "whole"), "<f8")
+    }  # fmt: skip
+    np.testing.assert_array_equal(fitted.predict(panel.columns), fitted.predict(panel.frame))
+    with pytest.raises(InputError, match="absent"):
+        require_features(panel.columns, tuple(units), "test")
 
 
 def test_it_is_a_regressor_of_scikit_learn():

@@ -142,8 +142,8 @@ def infinite_features(panel: Panel) -> dict[str, BoolArray]:
     """
     found = {}
     for column in panel.units:
-        if column in panel.frame:
-            rows = np.abs(panel.frame[column].to_numpy(np.float64)) > LARGEST
+        if column in panel.columns:
+            rows = np.abs(panel.columns[column]) > LARGEST
             if rows.any():
                 found[column] = rows
     return found

@@ -103,7 +103,7 @@ class MargincastFollower:
         return self._model.corrected(base, quantiles, made)
 
     def _codes_of(self, panel: Panel) -> npt.NDArray[np.intp]:
-        symbols = panel.frame["symbol"].astype(str)
+        symbols = panel.frame["symbol"].to_list()
         return np.array(
             [self._codes.setdefault(name, len(self._codes)) for name in symbols], dtype=np.intp
         )

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from margincast.core.types import FloatArray, Side
-from margincast.models.protocol import Unit, require_features
+from margincast.models.protocol import Columns, Unit, require_features
 from margincast.specs.training import Head
 
 
@@ -85,16 +85,14 @@ class QuantileHead:
     threads: int
     boosters: dict[tuple[Side, float], lgb.Booster] = field(default_factory=dict)
 
-    def design(self, frame: pd.DataFrame, scale: FloatArray) -> npt.NDArray[np.float32]:
+    def design(self, columns: Columns, scale: FloatArray) -> npt.NDArray[np.float32]:
         """Return the training matrix, shape (n, features + 1): scale-free features, log scale."""
-        require_features(frame, tuple(self.units), "quantile head")
-        matrix = np.empty((len(frame), len(self.units) + 1), dtype=np.float32)
-        columns = [frame[column].to_numpy(np.float64) for column in self.units]
-        for start in range(0, len(frame), _ROWS_AT_ONCE):
+        require_features(columns, tuple(self.units), "quantile head")
+        matrix = np.empty((len(scale), len(self.units) + 1), dtype=np.float32)
+        read = [np.asarray(columns[column], np.float64) for column in self.units]
+        for start in range(0, len(scale), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            for position, (values, unit) in enumerate(
-                zip(columns, self.units.values(), strict=True)
-            ):
+            for position, (values, unit) in enumerate(zip(read, self.units.values(), strict=True)):
                 own = values[rows]
                 matrix[rows, position] = own / scale[rows] if unit == "fraction" else own
         matrix[:, -1] = np.log(scale)
@@ -142,10 +140,10 @@ class QuantileHead:
             num_boost_round=self.chosen.rounds,
         )
 
-    def predict(self, frame: pd.DataFrame, scale: FloatArray) -> FloatArray:
+    def predict(self, columns: Columns, scale: FloatArray) -> FloatArray:
         """Return standardised quantiles, shape (n, sides, levels), at least 0."""
-        matrix = self.design(frame, scale)
-        result = np.empty((len(frame), len(self.sides), len(self.levels)))
+        matrix = self.design(columns, scale)
+        result = np.empty((len(scale), len(self.sides), len(self.levels)))
         for i, side in enumerate(self.sides):
             for j, level in enumerate(self.levels):
                 booster = self.boosters[side, level]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 
 from margincast.core.errors import InsufficientHistoryError
 from margincast.core.threads import available_threads
@@ -27,7 +26,7 @@ from margincast.models.head import (
 )
 from margincast.models.online import QuantileTracking
 from margincast.models.parts import CALIBRATION, ONLINE, Stages
-from margincast.models.protocol import Panel, TailForecast, Unit
+from margincast.models.protocol import Columns, Panel, TailForecast, Unit
 from margincast.models.record import read_record, write_record
 from margincast.models.scale import HarScale
 from margincast.models.tail import GeneralisedPareto, fit_shrunken_pareto
@@ -237,7 +236,7 @@ class MargincastForecaster:
 
     def _uncorrected(self, panel: Panel, fitted: _Fitted) -> tuple[FloatArray, FloatArray]:
         """Calibrated forecasts at the head's levels, and from them those at the levels served."""
-        raw = self._raw(fitted.scale, fitted.head, panel.frame)
+        raw = self._raw(fitted.scale, fitted.head, panel.columns)
         base = np.sort(raw * np.exp(fitted.factors.logs(panel.frame["symbol"])), axis=2)
         anchors, multipliers = self._tail(fitted)
         return base, base[:, :, list(anchors)] * multipliers
@@ -277,9 +276,9 @@ class MargincastForecaster:
         """Outcomes of every side, shape (n, sides, 1)."""
         return np.stack([panel.outcomes[side] for side in self.sides], axis=1)[:, :, None]
 
-    def _raw(self, scale: HarScale, head: QuantileHead, frame: pd.DataFrame) -> FloatArray:
-        width = scale.predict(frame)
-        return head.predict(frame, width) * width[:, None, None]
+    def _raw(self, scale: HarScale, head: QuantileHead, columns: Columns) -> FloatArray:
+        width = scale.predict(columns)
+        return head.predict(columns, width) * width[:, None, None]
 
     def _shortfall(self, base: FloatArray, quantile: FloatArray, level: float) -> FloatArray:
         """Mean outcome beyond a level's quantile, shape (n, sides).

@@ -4,8 +4,9 @@ A forecaster answers one question, the number everything downstream multiplies: 
 fraction of the decision price, may the price move against a side within the horizon, at a level?
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -18,6 +19,9 @@ from margincast.core.types import FloatArray, Side
 
 Unit = Literal["fraction", "number"]
 """``fraction``: scales with volatility (returns, volatilities); ``number``: does not."""
+
+Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
+"""Columns of n decisions by name, each of shape (n,): a frame, or what was read off it once."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,22 @@ class Panel:
         order = self.frame.groupby("symbol", sort=False).cumcount().to_numpy()
         return self.rows(np.asarray(order % step == 0))
 
-    @property
+    @cached_property
     def decided(self) -> npt.NDArray[np.datetime64]:
         """Decision times as ``datetime64[us]`` in UTC, shape (n,)."""
-        naive = self.frame["ts"].dt.tz_localize(None)
-        return np.asarray(naive.to_numpy(dtype="datetime64[us]"))
+        return np.asarray(self.frame["ts"].to_numpy(dtype="datetime64[us]"))
+
+    @cached_property
+    def columns(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Decision times as ``ts`` and the features that are there, as float64; not to be written.
+
+        Read off the frame once: of a live decision's few rows, that is most of the work.
+        """
+        present = [name for name in self.units if name in self.frame]
+        return {
+            "ts": self.decided,
+            **{name: self.frame[name].to_numpy(np.float64) for name in present},
+        }
 
     @property
     def labelled(self) -> npt.NDArray[np.bool_]:
@@ -178,13 +193,13 @@ class Forecaster(Protocol):
         ...
 
 
-def require_features(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> None:
-    """Check that a frame holds the columns a model was made for.
+def require_features(table: Container[str], columns: tuple[str, ...], model: str) -> None:
+    """Check that a table holds the columns a model was made for.
 
     Raises:
         InputError: names the missing columns.
     """
-    missing = [column for column in columns if column not in frame.columns]
+    missing = [column for column in columns if column not in table]
     if missing:
         raise InputError(
             f"model {model} needs the feature(s) {', '.join(missing)}, which the table lacks; "

@@ -16,8 +16,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from margincast.core.errors import InsufficientHistoryError
-from margincast.core.types import BoolArray, FloatArray
-from margincast.models.protocol import require_features
+from margincast.core.types import BoolArray, FloatArray, Times
+from margincast.models.protocol import Columns, require_features
 
 SMALLEST = 1e-5
 """Volatilities and ranges below a tenth of a basis point are taken as this, so logs stay finite."""
@@ -99,11 +99,11 @@ class HarScale(RegressorMixin, BaseEstimator):
         self.centre[used] = design.mean(axis=0)
         return self
 
-    def predict(self, frame: pd.DataFrame) -> FloatArray:
+    def predict(self, columns: Columns) -> FloatArray:
         """Return the expected range as a fraction, shape (n,); NaN where it is not known."""
         # column by column and not @, so that a row's bits do not hang on how many rows there are
-        log_scale = np.zeros(len(frame))
-        design = self._design(frame, order="F")
+        design = self._design(columns, order="F")
+        log_scale = np.zeros(len(design))
         for values, coefficient in zip(design.T, self.coefficients, strict=True):
             log_scale += coefficient * values
         return np.exp(log_scale)
@@ -152,12 +152,10 @@ class HarScale(RegressorMixin, BaseEstimator):
         scale.unused = tuple(parameters["unused"])
         return scale
 
-    def _design(self, frame: pd.DataFrame, order: Literal["C", "F"] = "C") -> FloatArray:
-        require_features(frame, self.columns, "HAR scale")
-        values = frame[list(self.columns)].to_numpy(np.float64)
-        known = known_volatilities(values, self.columns, order=order)
-        waves = week_waves(frame["ts"], self.seasonal_harmonics)
-        design = np.empty((len(frame), 1 + len(self.columns) + waves.shape[1]), order=order)
+    def _design(self, columns: Columns, order: Literal["C", "F"] = "C") -> FloatArray:
+        known = volatilities_of(columns, self.columns, "HAR scale", order=order)
+        waves = week_waves(columns["ts"], self.seasonal_harmonics)
+        design = np.empty((len(known), 1 + len(self.columns) + waves.shape[1]), order=order)
         design[:, 0] = 1.0
         logs = design[:, 1 : 1 + len(self.columns)]
         np.log(known, out=logs)
@@ -175,14 +173,19 @@ def _summing_to_one(normal: FloatArray, moment: FloatArray, summed: BoolArray) -
     return np.asarray(np.linalg.solve(bordered, np.append(moment, 1.0))[:-1])
 
 
-def volatilities_of(frame: pd.DataFrame, columns: tuple[str, ...], model: str) -> FloatArray:
-    """Return a frame's volatilities as :func:`known_volatilities`, shape (n, columns).
+def volatilities_of(
+    table: Columns, columns: tuple[str, ...], model: str, *, order: Literal["C", "F"] = "C"
+) -> FloatArray:
+    """Return a table's volatilities as :func:`known_volatilities`, shape (n, columns).
 
     Raises:
         InputError: a column is absent; names the model that needs it.
     """
-    require_features(frame, columns, model)
-    return known_volatilities(frame[list(columns)].to_numpy(np.float64), columns)
+    require_features(table, columns, model)
+    values = np.empty((len(table["ts"]), len(columns)), order=order)
+    for position, column in enumerate(columns):
+        values[:, position] = table[column]
+    return known_volatilities(values, columns)
 
 
 def rarely_known(volatilities: FloatArray, columns: tuple[str, ...]) -> tuple[str, ...]:
@@ -192,7 +195,7 @@ def rarely_known(volatilities: FloatArray, columns: tuple[str, ...]) -> tuple[st
     return tuple(np.array(columns)[rarely].tolist())
 
 
-def week_waves(ts: "pd.Series[pd.Timestamp]", harmonics: tuple[int, ...]) -> FloatArray:
+def week_waves(ts: "pd.Series[pd.Timestamp] | Times", harmonics: tuple[int, ...]) -> FloatArray:
     """Return sine and cosine of each harmonic of the week, shape (n, 2 harmonics)."""
     # a week has few decision times, a panel many rows
     hours, row_of = np.unique(hour_of_week(ts), return_inverse=True)
@@ -201,11 +204,10 @@ def week_waves(ts: "pd.Series[pd.Timestamp]", harmonics: tuple[int, ...]) -> Flo
     return np.column_stack([np.empty((len(hours), 0)), *waves])[row_of]
 
 
-def hour_of_week(ts: "pd.Series[pd.Timestamp]") -> FloatArray:
+def hour_of_week(ts: "pd.Series[pd.Timestamp] | Times") -> FloatArray:
     """Hours since Monday 00:00 UTC, shape (n,)."""
-    seconds = (
-        ts.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[s]").astype(np.int64)
-    )
+    # of a series with a time zone this is UTC
+    seconds = np.asarray(ts, dtype="datetime64[s]").astype(np.int64)
     # the first of January 1970 was a Thursday
     day, in_day = seconds // 86400, seconds % 86400
     return np.asarray(
@@ -213,9 +215,7 @@ def hour_of_week(ts: "pd.Series[pd.Timestamp]") -> FloatArray:
     )
 
 
-def known_volatilities(
-    values: FloatArray, columns: Sequence[str], *, order: Literal["C", "F"] = "C"
-) -> FloatArray:
+def known_volatilities(values: FloatArray, columns: Sequence[str]) -> FloatArray:
     """Mend one row's volatilities where a longer or shorter window of the same feature can.
 
     Columns of one feature (equal but for the window at the end of the name) stand short to long.
@@ -227,12 +227,11 @@ def known_volatilities(
     Args:
         values: volatilities, shape (n, columns).
         columns: their names.
-        order: of the copy in memory: by row, or by column, which is faster to fill.
 
     Returns:
-        A mended copy.
+        A mended copy, in the order of the values in memory.
     """
-    mended = values.copy(order=order)
+    mended = values.copy(order="K")
     same = [
         left.rpartition("_")[0] == right.rpartition("_")[0] for left, right in pairwise(columns)
     ]

@@ -71,7 +71,7 @@ class LiveModel:
             horizon = np.timedelta64(minutes, "m")
             for time in times[times + horizon > times[-1]]:
                 symbols = panel.frame["symbol"][panel.decided == time]
-                self._waiting[minutes][time] = tuple(symbols.astype(str))
+                self._waiting[minutes][time] = tuple(symbols.to_list())
 
     def decide(self, frame: pd.DataFrame, stream: FeatureStream) -> dict[int, TailForecast]:
         """Forecast the decisions of a time at every horizon.
@@ -85,13 +85,13 @@ class LiveModel:
         never = np.full(len(frame), np.datetime64("NaT", "us"))
         outcomes = dict.fromkeys(self.target.sides, unknown)
         panel = Panel(frame, self.units, outcomes, unknown, never)
-        at = panel.decided[0]
+        at, symbols = panel.decided[0], tuple(frame["symbol"].to_list())
         for minutes, waiting in self._waiting.items():
             due = [time for time in waiting if time + np.timedelta64(minutes, "m") <= at]
             for time in due:
                 self._following.learn(minutes, time, self._followed(minutes, time, at, stream))
                 del waiting[time]
-            waiting[at] = tuple(panel.frame["symbol"].astype(str))
+            waiting[at] = symbols
         return self._following.predict(panel)
 
     def _followed(
