@@ -365,9 +365,11 @@ def test_a_stretch_of_trades_can_be_reduced_on_its_own(seed, cut):
     names = [*ADDITIVE, *OTHERS]
     border = pl.col("known_at") <= START + cut * MINUTE
     parts = [trades.filter(border), trades.filter(~border)]
-    whole = summarise_trades(trades, MINUTE, names)
+    whole = summarise_trades(trades, MINUTE, names).collect()
     reduced = [
-        summarise_trades(part, MINUTE, names) for part in parts if len(part.head(1).collect())
+        summarise_trades(part, MINUTE, names).collect()
+        for part in parts
+        if len(part.head(1).collect())
     ]
     assert pl.concat(reduced).equals(whole)
 

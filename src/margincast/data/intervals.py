@@ -18,6 +18,11 @@ def bar_open(interval: timedelta) -> pl.Expr:
     return just_before.dt.truncate(interval)
 
 
+def at_opens(rows: pl.LazyFrame, interval: timedelta) -> pl.LazyFrame:
+    """Stamp rows with the open of their bar, as ``ts`` (see :func:`bar_open`)."""
+    return rows.with_columns(bar_open(interval).alias("ts"))
+
+
 def interval_batches(
     rows: pl.LazyFrame, interval: timedelta, batch_rows: int = BATCH_ROWS
 ) -> Iterator[pl.DataFrame]:
@@ -35,9 +40,8 @@ def interval_batches(
     Yields:
         The rows with ``ts``, the open of their bar (see :func:`bar_open`); in time order.
     """
-    stamped = rows.with_columns(bar_open(interval).alias("ts"))
     held: pl.DataFrame | None = None
-    for batch in stamped.collect_batches(
+    for batch in at_opens(rows, interval).collect_batches(
         chunk_size=batch_rows, maintain_order=True, engine="streaming"
     ):
         joined = batch if held is None else pl.concat([held, batch])

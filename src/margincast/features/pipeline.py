@@ -22,6 +22,7 @@ from margincast.features.cache import FeatureCache
 from margincast.features.cached_lines import kept_states
 from margincast.features.causes import Causes
 from margincast.features.contract import own_columns, states_of, with_shared
+from margincast.features.handing_over import to_models
 from margincast.features.leader import beside_the_leader, leader_columns, leader_to_the_end
 from margincast.features.library import Unit
 from margincast.features.plan import Plan
@@ -106,9 +107,9 @@ def build_features(
     findings += missing_tables(feature_set, sources)
     findings += causes.findings(len(table))
     findings += [] if cache is None else cache.finish()
-    decisions = table.to_pandas()
-    decisions[list(plan.units)] = decisions[list(plan.units)].astype("float64")
-    return FeatureTable(decisions, plan.units, feature_set.digest(), tuple(findings))
+    return FeatureTable(
+        to_models(table, plan.units), plan.units, feature_set.digest(), tuple(findings)
+    )
 
 
 def _nobody(_: str) -> None:

@@ -16,6 +16,7 @@ from margincast.data.intervals import bar_open
 from margincast.data.quality import Finding
 from margincast.data.schemas import BARS
 from margincast.features.alignment import with_states
+from margincast.features.sharing import run
 from margincast.features.sources import Sources
 from margincast.features.trade_flow.reduction import LONGEST_PAUSE, known_intervals
 from margincast.specs.features import FeatureSet
@@ -199,8 +200,8 @@ class Presence:
             up["ts"][0], up["ts"][-1], self._interval, time_unit="us", eager=True
         ).alias("ts")
         rows, there = (
-            self._rows_at(known_intervals(intervals, traded, self._interval)["ts"])
-            for intervals in (up.select("ts"), whole.to_frame())
+            self._rows_at(run(known_intervals(intervals, traded.lazy(), self._interval))["ts"])
+            for intervals in (up.lazy().select("ts"), whole.to_frame().lazy())
         )
         return Table("trades", rows, there)
 

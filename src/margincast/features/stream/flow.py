@@ -16,16 +16,6 @@ from margincast.features.stream.trades import Trade
 from margincast.features.trade_flow.execution import DEPTH_LEVELS, EXECUTION
 from margincast.features.trade_flow.reduction import flow_intervals
 
-_SCHEMA = pl.Schema(
-    {
-        "ts": TIMESTAMP,
-        "known_at": TIMESTAMP,
-        "price": pl.Float64(),
-        "size": pl.Float64(),
-        "side": pl.String(),
-    }
-)
-
 
 class Flow:
     """Interval sums of one contract's trades, as many as windows look back to."""
@@ -47,7 +37,7 @@ class Flow:
         self._has_book = has_book
         read = {name for column in columns for name in column.meta.root_names()}
         self._levels = 0 if EXECUTION.isdisjoint(read) else DEPTH_LEVELS
-        self._trades = pl.DataFrame(schema=_SCHEMA)
+        self._trades = _frame_of([])
         self._snapshots: Known | None = None
         self._names: list[str] = []
         self._held = LastIntervals(0, rows, interval)
@@ -127,12 +117,12 @@ class Flow:
 
 
 def _frame_of(trades: Sequence[Trade]) -> pl.DataFrame:
-    columns = zip(_SCHEMA.items(), zip(*trades, strict=True), strict=True)
+    _, known_at, price, size, side = zip(*trades, strict=True) if trades else [()] * 5
     return pl.DataFrame(
         [
-            pl.Series(name, values).cast(dtype)
-            if dtype == TIMESTAMP
-            else pl.Series(name, values, dtype)
-            for (name, dtype), values in columns
+            pl.Series("known_at", known_at, pl.Int64).cast(TIMESTAMP),
+            pl.Series("price", price, pl.Float64),
+            pl.Series("size", size, pl.Float64),
+            pl.Series("side", side, pl.String),
         ]
     )

@@ -12,17 +12,17 @@ All are null without a book. None hangs on the price's unit at the same notional
 Source: Huang and Stoll (1996), Dealer versus auction markets, doi:10.1016/0304-405X(95)00867-E.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 
 import polars as pl
 
 from margincast.core.time import parse_duration
-from margincast.data.intervals import interval_batches
 from margincast.features.library import Window, feature
 from margincast.features.order_book import FLOW_GAP
 from margincast.features.rolling import rolling_mean
-from margincast.features.trade_flow.summaries import Batches
+from margincast.features.trade_flow.summaries import Reducing
 
 AFTER = timedelta(seconds=10)
 """How long after a trade the price and the depth are looked at again.
@@ -149,14 +149,14 @@ EXECUTION = frozenset((*_WITH_THE_TRADE, *_LATER))
 
 
 def with_execution(
-    intervals: pl.DataFrame,
+    intervals: pl.LazyFrame,
     trades: pl.LazyFrame,
     book: pl.LazyFrame | None,
     interval: timedelta,
     names: Collection[str],
     *,
-    batches: Batches = interval_batches,
-) -> pl.DataFrame:
+    reducing: Reducing,
+) -> pl.LazyFrame:
     """Add what trades met with the book leave behind to the intervals in which the feed was up.
 
     Args:
@@ -166,7 +166,7 @@ def with_execution(
         book: snapshots as :class:`margincast.data.book.BookTable` holds them; None without a book.
         interval: length of the intervals.
         names: summaries wanted, of ``EXECUTION``.
-        batches: how the trades are read.
+        reducing: how the trades are read.
 
     Returns:
         The intervals with the summaries, float64: zero where there was no such trade, null where an
@@ -180,10 +180,7 @@ def with_execution(
     for rows, summaries in ((met, _WITH_THE_TRADE), (_with_outcome(met, book), _LATER)):
         wanted = [sums.alias(name) for name, sums in summaries.items() if name in names]
         if wanted:
-            summed = [
-                batch.group_by("ts", maintain_order=True).agg(wanted)
-                for batch in batches(rows, interval)
-            ]
+            summed = reducing(rows, interval, partial(_summed, wanted))
             intervals = _beside(intervals, summed, [sums.meta.output_name() for sums in wanted])
     return intervals
 
@@ -246,15 +243,16 @@ def _with_outcome(met: pl.LazyFrame, book: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _beside(intervals: pl.DataFrame, summed: list[pl.DataFrame], names: list[str]) -> pl.DataFrame:
-    if not summed:
-        return intervals.with_columns(pl.lit(0.0).alias(name) for name in names)
-    more = pl.concat(summed).with_columns(pl.lit(value=True).alias("has trades"))
+def _summed(wanted: Sequence[pl.Expr], rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.group_by("ts", maintain_order=True).agg(*wanted, pl.lit(value=True).alias("traded"))
+
+
+def _beside(intervals: pl.LazyFrame, summed: pl.LazyFrame, names: list[str]) -> pl.LazyFrame:
     return (
-        intervals.join(more, on="ts", how="left", maintain_order="left")
+        intervals.join(summed, on="ts", how="left", maintain_order="left")
         .with_columns(
-            pl.when(pl.col("has trades")).then(pl.col(name)).otherwise(0.0).alias(name)
+            pl.when(pl.col("traded")).then(pl.col(name)).otherwise(0.0).alias(name)
             for name in names
         )
-        .drop("has trades")
+        .drop("traded")
     )

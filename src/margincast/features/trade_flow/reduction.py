@@ -1,18 +1,26 @@
 """Run the trade-flow lines of a feature set: from trades to what was known at each decision."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import polars as pl
+import polars.selectors as cs
 
 from margincast.core.errors import InputError
-from margincast.data.intervals import bar_open, interval_batches
+from margincast.data.intervals import bar_open
 from margincast.data.schemas import TIMESTAMP
 from margincast.features.library import Unit, Window, look_up
 from margincast.features.order_book import on_decisions
 from margincast.features.sharing import run
 from margincast.features.trade_flow.execution import EXECUTION, with_execution
-from margincast.features.trade_flow.summaries import ADDITIVE, signed_trades, summarise_trades
+from margincast.features.trade_flow.summaries import (
+    ADDITIVE,
+    OTHERS,
+    at_once,
+    in_batches,
+    signed_trades,
+    summarise_trades,
+)
 from margincast.specs.features import Feature
 
 LONGEST_PAUSE = timedelta(hours=2)
@@ -101,26 +109,24 @@ def flow_intervals(
         ``ts`` (the interval's open) and what it leaves behind, float64; no row where not known.
     """
     read = {name for column in columns for name in column.meta.root_names()}
-    batches = _one_batch if few else interval_batches
-    traded = summarise_trades(trades, interval, read, batches)
-    up = traded if book is None else _times_up(book, interval, few=few)
-    known = known_intervals(up.select("ts"), traded, interval).drop("known_at")
-    if EXECUTION.isdisjoint(read):
-        return known
-    return with_execution(known, signed_trades(trades), book, interval, read, batches=batches)
+    reducing = at_once if few else in_batches
+    traded = summarise_trades(trades, interval, read, reducing)
+    up = traded.select("ts") if book is None else _times_up(book, interval, few=few)
+    known = known_intervals(up, traded, interval)
+    if not EXECUTION.isdisjoint(read):
+        known = with_execution(
+            known, signed_trades(trades), book, interval, read, reducing=reducing
+        )
+    return run(known)
 
 
-def _one_batch(rows: pl.LazyFrame, interval: timedelta) -> Iterator[pl.DataFrame]:
-    yield run(rows.with_columns(bar_open(interval).alias("ts")))
-
-
-def _times_up(book: pl.LazyFrame, interval: timedelta, *, few: bool) -> pl.DataFrame:
+def _times_up(book: pl.LazyFrame, interval: timedelta, *, few: bool) -> pl.LazyFrame:
     """Intervals in which the feed was up: those with a snapshot."""
     up = book.select(bar_open(interval).alias("ts")).unique().sort("ts")
-    return run(up) if few else up.collect(engine="streaming")
+    return up if few else up.collect(engine="streaming").lazy()
 
 
-def known_intervals(up: pl.DataFrame, traded: pl.DataFrame, interval: timedelta) -> pl.DataFrame:
+def known_intervals(up: pl.LazyFrame, traded: pl.LazyFrame, interval: timedelta) -> pl.LazyFrame:
     """Keep the intervals of which trades are known; those without a trade get zeros.
 
     A book that is up does not say that the feed of trades is: nothing was traded in an interval
@@ -132,19 +138,21 @@ def known_intervals(up: pl.DataFrame, traded: pl.DataFrame, interval: timedelta)
         traded: of each interval with trades, sorted, ``ts``, ``known_at`` of its last trade, and
             what the trades leave behind.
         interval: length of the intervals.
+
+    Returns:
+        ``ts`` and what the trades leave behind.
     """
-    last_known = traded.select("ts", pl.col("known_at").alias("last_known_at"))
-    silent_for = pl.col("ts") + interval - pl.col("last_known_at")
-    quiet = pl.col("known_at").is_null()
+    # the newest interval with trades: the very one, or it tells for how long none was made
+    newest = traded.with_columns(pl.col("ts").alias("traded_in"))
+    silent_for = pl.col("ts") + interval - pl.col("known_at")
+    own = pl.col("traded_in") == pl.col("ts")
     return (
-        up.join_asof(last_known, on="ts", strategy="backward")
-        .join(traded, on="ts", how="left", maintain_order="left")
-        .filter(~quiet | (silent_for <= LONGEST_PAUSE))
-        .drop("last_known_at")
-        .with_columns(
-            pl.when(quiet).then(0.0).otherwise(pl.col(name)).alias(name)
-            for name in traded.columns
-            if name in ADDITIVE
+        up.join_asof(newest, on="ts", strategy="backward")
+        .filter(own | (silent_for <= LONGEST_PAUSE))
+        .select(
+            "ts",
+            pl.when(own).then(cs.by_name(*ADDITIVE, require_all=False)).otherwise(0.0),
+            pl.when(own).then(cs.by_name(*OTHERS, require_all=False)),
         )
     )
 

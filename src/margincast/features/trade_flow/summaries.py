@@ -4,12 +4,13 @@ A summary depends on its interval's trades and on nothing else, so that memory i
 of trades and a day can be reduced on its own.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 import polars as pl
 
-from margincast.data.intervals import interval_batches
+from margincast.data.intervals import at_opens, interval_batches
+from margincast.features.sharing import run
 
 LARGE_TRADE = 10.0
 """A trade is large from this multiple of its interval's median notional."""
@@ -54,23 +55,39 @@ OTHERS = {"last_price": pl.col("price").last()}
 """Summaries that are not known where nothing was traded."""
 
 
-Batches = Callable[[pl.LazyFrame, timedelta], Iterable[pl.DataFrame]]
-"""Runs a query over rows, and gives its result with ``ts``, as ``interval_batches`` does."""
+Reduce = Callable[[pl.LazyFrame], pl.LazyFrame]
+"""Reduces rows of whole intervals, stamped with their interval's open as ``ts``."""
+
+Reducing = Callable[[pl.LazyFrame, timedelta, Reduce], pl.LazyFrame]
+"""Reads the rows of a query, sorted by ``known_at``, and reduces them."""
+
+
+def in_batches(rows: pl.LazyFrame, interval: timedelta, reduce: Reduce) -> pl.LazyFrame:
+    """Reduce rows as they are read, a batch of whole intervals at a time."""
+    parts = [run(reduce(batch.lazy())) for batch in interval_batches(rows, interval)]
+    if not parts:
+        return reduce(at_opens(pl.LazyFrame(schema=rows.collect_schema()), interval))
+    return pl.concat(parts).lazy()
+
+
+def at_once(rows: pl.LazyFrame, interval: timedelta, reduce: Reduce) -> pl.LazyFrame:
+    """Reduce few rows that are in memory: all as part of one query."""
+    return reduce(at_opens(rows, interval))
 
 
 def summarise_trades(
     trades: pl.LazyFrame,
     interval: timedelta,
     names: Collection[str],
-    batches: Batches = interval_batches,
-) -> pl.DataFrame:
+    reducing: Reducing = in_batches,
+) -> pl.LazyFrame:
     """Reduce trades to one row for each interval that has any.
 
     Args:
         trades: trades as :class:`margincast.data.trades.TradeTable` holds them.
         interval: length of the intervals.
         names: summaries wanted, of ``ADDITIVE`` and ``OTHERS``.
-        batches: how the trades are read.
+        reducing: how the trades are read.
 
     Returns:
         ``ts`` (the interval's open), ``known_at`` of its last trade, ``trade_count`` and the
@@ -81,15 +98,14 @@ def summarise_trades(
         for name, expression in (ADDITIVE | OTHERS).items()
         if name in names or name == "trade_count"
     ]
-    rows = signed_trades(trades)
     read = {name for expression in wanted for name in expression.meta.root_names()}
     between = not read.isdisjoint(("change", "change_before", "seconds"))
-    return pl.concat(
-        (_with_changes(batch) if between else batch)
-        .group_by("ts", maintain_order=True)
-        .agg(pl.col("known_at").last(), *wanted)
-        for batch in batches(rows, interval)
-    )
+
+    def summed(rows: pl.LazyFrame) -> pl.LazyFrame:
+        rows = _with_changes(rows) if between else rows
+        return rows.group_by("ts", maintain_order=True).agg(pl.col("known_at").last(), *wanted)
+
+    return reducing(signed_trades(trades), interval, summed)
 
 
 def signed_trades(trades: pl.LazyFrame) -> pl.LazyFrame:
@@ -99,10 +115,10 @@ def signed_trades(trades: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _with_changes(batch: pl.DataFrame) -> pl.DataFrame:
+def _with_changes(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Add what lies between a trade and the one before it, null across intervals."""
     same = pl.col("ts") == pl.col("ts").shift(1)
-    return batch.with_columns(
+    return rows.with_columns(
         pl.when(same).then(pl.col("price").log().diff()).alias("change"),
         pl.when(same)
         .then(pl.col("known_at").diff().dt.total_microseconds() * 1e-6)

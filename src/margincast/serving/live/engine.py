@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from margincast.core.errors import InputError
+from margincast.features.handing_over import to_models
 from margincast.features.stream import FeatureStream
 from margincast.margin.override import Override
 from margincast.serving.live.books import RecentBooks
@@ -106,8 +106,7 @@ class Engine:
         """
         at = self.next_close
         self.next_close = self._after(at)
-        features = pl.col(list(self.stream.units)).cast(pl.Float64)
-        frame = self.stream.decide(at).with_columns(features).to_pandas()
+        frame = to_models(self.stream.decide(at), self.stream.units)
         moment = now_us(at)
         for symbol in self.maker.symbols:
             new = self.stream.new_books(symbol)
