@@ -99,6 +99,8 @@ class Snapshots:
     def since(self, start: np.datetime64) -> "Snapshots":
         """Return the books known after a moment."""
         first = int(np.searchsorted(self.known_at, start, side="right"))
+        if not first:
+            return self
         return Snapshots(
             self.known_at[first:],
             self.bid_prices[first:],

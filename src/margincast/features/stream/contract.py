@@ -68,7 +68,6 @@ class Contract:
         plan, bounds = setting.plan, setting.bounds
         grid = plan.feature_set.grid
         self._symbol = symbol
-        self._named = pl.lit(symbol).alias("symbol")
         self._setting = setting
         self._interval = grid.interval
         expressions = [column.expression for column in (*plan.own, *plan.of_leader)]
@@ -175,7 +174,7 @@ class Contract:
             states_of(tables, self._symbol),
             count,
             instant(self.first_close_us),
-        ).with_columns(self._named)
+        )
         if self._of_book:
             part = part.hstack(frame_of(self._of_book, self._book.columns(decided_us, count)))
         if self._of_trades:

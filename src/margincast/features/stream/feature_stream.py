@@ -233,14 +233,15 @@ class FeatureStream:
         self._decided_us = decided_us
         self._leader.look(self._contracts.get(grid.leader), tables, decided_us)
         warm_up_us = microseconds(grid.warm_up - grid.interval)
-        parts = [
-            self._leader.row(ready[symbol])
+        symbols = [
+            symbol
             for symbol in sorted(ready)
             if decided_us >= ready[symbol].first_close_us + warm_up_us
         ]
-        if not parts:
+        if not symbols:
             return pl.DataFrame(schema=self._schema())
-        return one_decision(plan, parts[0] if len(parts) == 1 else pl.concat(parts))
+        rows = pl.concat([self._leader.row(ready[symbol]) for symbol in symbols])
+        return one_decision(plan, rows.hstack([pl.Series("symbol", symbols)]))
 
     def last_bars(self, symbol: str, rows: int) -> dict[str, FloatArray] | None:
         """Give regular bars of a contract, the last one closing at the last decision.

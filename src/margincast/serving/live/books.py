@@ -10,13 +10,11 @@ from datetime import timedelta
 
 import numpy as np
 
-from margincast.core.types import FloatArray
+from margincast.core.types import BoolArray, FloatArray, Times
 from margincast.features.stream.snapshots import Known
 from margincast.margin.liquidation_cost import Book
 from margincast.margin.snapshots import Snapshots
 from margincast.specs.serving import MarginPolicy
-
-_TABLES = ("known_at", "bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
 
 
 @dataclass
@@ -37,11 +35,15 @@ class RecentBooks:
             return
         # level, side, price and size, snapshot
         values = new.values.reshape(new.levels, 2, 2, len(new))
-        (bids, asks) = ((values[:, side, 0].T, values[:, side, 1].T) for side in (0, 1))
+        tables = [values[:, side, what].T for side in (0, 1) for what in (0, 1)]
         known_at = new.known_at.astype("datetime64[us]")
-        more = Snapshots(known_at, *bids, *asks)
         before = self.histories.get(symbol)
-        self.histories[symbol] = self._thinned(more if before is None else _joined(before, more))
+        if before is not None:
+            known_at = np.concatenate([before.known_at, known_at])
+            held = (before.bid_prices, before.bid_sizes, before.ask_prices, before.ask_sizes)
+            tables = [_joined(*both) for both in zip(held, tables, strict=True)]
+        keep = self._looked_at(known_at)
+        self.histories[symbol] = Snapshots(known_at[keep], *(table[keep] for table in tables))
 
     def at(self, moment: np.datetime64) -> Mapping[str, Book]:
         """Return every contract's latest book; one older than the policy allows is as good as none.
@@ -53,44 +55,35 @@ class RecentBooks:
         walk = self.policy.liquidation.book
         found = {}
         for symbol, history in tuple(self.histories.items()):  # the watchdog reads too
-            if history.known_at[-1] < oldest:
+            newest = history.known_at[-1]
+            if newest < oldest:
                 continue
             if walk is not None and walk.horizon is not None:
                 # a window that ends now begins after, not at, its start
                 since = moment - np.timedelta64(walk.horizon.window)
-                keep = history.known_at > since
-                found[symbol] = Book.latest(_rows(history, keep) if keep.any() else history)
+                found[symbol] = Book.latest(history.since(since) if newest > since else history)
             else:
                 found[symbol] = Book.latest(history)
         return found
 
-    def _thinned(self, history: Snapshots) -> Snapshots:
-        """Keep the last of every period, within the window."""
+    def _looked_at(self, known_at: Times) -> BoolArray:
+        """Say which are the last of every period, within the window."""
         walk = self.policy.liquidation.book
         assert walk is not None
-        keep = np.zeros(len(history.known_at), dtype=bool)
+        keep = np.zeros(len(known_at), dtype=np.bool_)
         keep[-1] = True
         if walk.horizon is not None:
             every = walk.horizon.every // timedelta(microseconds=1)
-            period = history.known_at.astype(np.int64) // every
+            period = known_at.astype(np.int64) // every
             keep[:-1] = period[1:] != period[:-1]
-            since = history.known_at[-1] - np.timedelta64(walk.horizon.window)
-            keep &= history.known_at > since
-        return _rows(history, keep)
+            keep &= known_at > known_at[-1] - np.timedelta64(walk.horizon.window)
+        return keep
 
 
-def _rows(history: Snapshots, keep: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Snapshots:
-    return Snapshots(*(getattr(history, name)[keep] for name in _TABLES))
-
-
-def _joined(before: Snapshots, after: Snapshots) -> Snapshots:
-    widest = max(before.bid_prices.shape[1], after.bid_prices.shape[1])
-
-    def both(name: str) -> FloatArray:
-        parts: list[FloatArray] = [getattr(one, name) for one in (before, after)]
-        missing = [((0, 0), (0, widest - part.shape[1])) for part in parts]
-        padded = zip(parts, missing, strict=True)
-        return np.concatenate([np.pad(part, by, constant_values=np.nan) for part, by in padded])
-
-    known_at = np.concatenate([before.known_at, after.known_at])
-    return Snapshots(known_at, *(both(name) for name in _TABLES[1:]))
+def _joined(before: FloatArray, after: FloatArray) -> FloatArray:
+    """Put levels of later books below, as wide as the widest."""
+    widest = max(before.shape[1], after.shape[1])
+    joined = np.full((len(before) + len(after), widest), np.nan)
+    joined[: len(before), : before.shape[1]] = before
+    joined[len(before) :, : after.shape[1]] = after
+    return joined
