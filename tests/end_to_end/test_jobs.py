@@ -927,5 +927,6 @@ def test_a_tampered_champion_is_refused_and_a_tampered_copy_fetched_again(
     assert f"model/30m/{model.name} was changed after it was written" in ending.errors
     assert (levels["status"] == "fallback").all()
     assert levels["reason"].str.contains("was changed after it was written").all()
+    assert not levels["reason"].str.contains(str(workspace)).any()
     ending, levels = score()
     pd.testing.assert_frame_equal(levels, before, check_exact=True)

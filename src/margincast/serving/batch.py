@@ -5,6 +5,7 @@ data, an unknown feature, no champion) the row is the base schedule with status 
 the reason: a contract is never left without a margin.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,9 @@ from margincast.serving.manifest import Manifest
 from margincast.serving.scored import Origin, Scored
 from margincast.specs.schedule import BaseSchedule
 from margincast.specs.serving import MarginPolicy
+
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:;,'\"]*/)*")
+"""An absolute path but for its last part."""
 
 
 def require_answers(policy: MarginPolicy, manifest: Manifest) -> None:
@@ -196,7 +200,8 @@ def score_fallback(
     Each is the larger of the base schedule's and the one published last.
 
     Args:
-        reasons: by contract, why it cannot.
+        reasons: by contract, why it cannot; whoever has a margin reads it, so that of the paths in
+            it only the last part is kept.
         policy: the margin policy.
         schedule: the base schedule.
         at: moment of use, UTC.
@@ -204,8 +209,18 @@ def score_fallback(
         overrides: see :func:`score`.
         past: see :func:`score`.
     """
+    reasons = {symbol: without_folders(reason) for symbol, reason in reasons.items()}
     inputs = _undecided(reasons, policy, schedule, _moment(at), past)
     return levels_from(inputs, policy, schedule, origin, overrides)
+
+
+def without_folders(text: str) -> str:
+    """Return a text in which absolute paths are shortened to their last part.
+
+    >>> without_folders("bundle /srv/m/mlruns/bundle: model/30m/long.txt was changed")
+    'bundle bundle: model/30m/long.txt was changed'
+    """
+    return _FOLDERS.sub("", text)
 
 
 def levels_from(
