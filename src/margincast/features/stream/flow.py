@@ -35,8 +35,8 @@ class Flow:
         self._interval = interval
         self._rows = rows
         self._has_book = has_book
-        read = {name for column in columns for name in column.meta.root_names()}
-        self._levels = 0 if EXECUTION.isdisjoint(read) else DEPTH_LEVELS
+        self._read = {name for column in columns for name in column.meta.root_names()}
+        self._levels = 0 if EXECUTION.isdisjoint(self._read) else DEPTH_LEVELS
         self._trades = _frame_of([])
         self._snapshots: Known | None = None
         self._names: list[str] = []
@@ -101,7 +101,7 @@ class Flow:
 
     def _sums(self, snapshots: Known | None) -> pl.DataFrame:
         book = None if snapshots is None else snapshots.frame().lazy()
-        return flow_intervals(self._trades.lazy(), book, self._columns, self._interval, few=True)
+        return flow_intervals(self._trades.lazy(), book, self._read, self._interval, few=True)
 
     def _put(self, sums: pl.DataFrame) -> None:
         if not self._names:

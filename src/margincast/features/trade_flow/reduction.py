@@ -1,6 +1,6 @@
 """Run the trade-flow lines of a feature set: from trades to what was known at each decision."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -70,7 +70,8 @@ def reduce_trades(
         InputError: see :func:`column_units`.
     """
     columns = window_columns(entries, interval, minimum_present)
-    known = flow_intervals(trades, book, columns, interval)
+    read = {name for column in columns for name in column.meta.root_names()}
+    known = flow_intervals(trades, book, read, interval)
     if known.is_empty():
         names = column_units(entries, interval)
         return pl.DataFrame(schema={"ts": TIMESTAMP} | dict.fromkeys(names, pl.Float64()))
@@ -91,24 +92,23 @@ def window_columns(
 def flow_intervals(
     trades: pl.LazyFrame,
     book: pl.LazyFrame | None,
-    columns: Sequence[pl.Expr],
+    read: Collection[str],
     interval: timedelta,
     *,
     few: bool = False,
 ) -> pl.DataFrame:
-    """Sum trades up, one row an interval in which the feed was up, as far as the columns read it.
+    """Sum trades up, one row an interval in which the feed was up.
 
     Args:
         trades: see :func:`reduce_trades`.
         book: see :func:`reduce_trades`.
-        columns: over regular intervals.
+        read: what columns over regular intervals read of them.
         interval: distance between decisions.
         few: whether all rows are in memory, and few: they are read at once.
 
     Returns:
         ``ts`` (the interval's open) and what it leaves behind, float64; no row where not known.
     """
-    read = {name for column in columns for name in column.meta.root_names()}
     reducing = at_once if few else in_batches
     traded = summarise_trades(trades, interval, read, reducing)
     up = traded.select("ts") if book is None else _times_up(book, interval, few=few)

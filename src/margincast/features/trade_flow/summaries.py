@@ -54,6 +54,12 @@ ADDITIVE = {
 OTHERS = {"last_price": pl.col("price").last()}
 """Summaries that are not known where nothing was traded."""
 
+_BETWEEN = frozenset(
+    name
+    for name, expression in ADDITIVE.items()
+    if not {"change", "change_before", "seconds"}.isdisjoint(expression.meta.root_names())
+)
+"""Summaries of what lies between a trade and the one before it."""
 
 Reduce = Callable[[pl.LazyFrame], pl.LazyFrame]
 """Reduces rows of whole intervals, stamped with their interval's open as ``ts``."""
@@ -98,8 +104,7 @@ def summarise_trades(
         for name, expression in (ADDITIVE | OTHERS).items()
         if name in names or name == "trade_count"
     ]
-    read = {name for expression in wanted for name in expression.meta.root_names()}
-    between = not read.isdisjoint(("change", "change_before", "seconds"))
+    between = not _BETWEEN.isdisjoint(names)
 
     def summed(rows: pl.LazyFrame) -> pl.LazyFrame:
         rows = _with_changes(rows) if between else rows
