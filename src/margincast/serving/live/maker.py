@@ -123,9 +123,9 @@ class Maker:
         initial: dict[Side, FloatArray] = {}
         if other is not None:
             initial = _by_side(forecasts[other.horizon // timedelta(minutes=1)], other.level)
-        decided = frame["ts"].dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
+        decided = frame["ts"].to_numpy(dtype="datetime64[us]")
         good = set()
-        for place, symbol in enumerate(frame["symbol"].astype(str)):
+        for place, symbol in enumerate(frame["symbol"].to_list()):
             own = {side: float(values[place]) for side, values in made.items()}
             self._latest[symbol] = _Latest(
                 decided[place],
