@@ -16,6 +16,7 @@ from margincast.data.intervals import bar_open
 from margincast.data.quality import Finding
 from margincast.data.states import older_than_known
 from margincast.features.implied_vol.surface import tenors_in
+from margincast.features.sharing import run
 from margincast.specs.features import Standing
 
 STATE_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -173,18 +174,21 @@ def _with_standing(
     own_time = pl.col("ts")
     if "covers" in rows.columns:
         own_time += pl.col("covers").cast(pl.Duration("us")).fill_null(timedelta())
-    in_time = rows.filter(~older_than_known()).select("known_at", own_time.alias("of"), *names)
+    in_time = (
+        rows.lazy().filter(~older_than_known()).select("known_at", own_time.alias("of"), *names)
+    )
     stands = pl.col("decided_at") - pl.col("of") <= tolerance
-    return (
-        _with_newest(decided, in_time, tolerance)
+    joined = (
+        _with_newest(decided.lazy(), in_time, tolerance)
         .with_columns(pl.when(stands).then(pl.col(name)).alias(name) for name in names)
         .drop("of")
     )
+    return run(joined)
 
 
 def _with_newest(
-    decided: pl.DataFrame, rows: pl.DataFrame, tolerance: timedelta, at: str = "decided_at"
-) -> pl.DataFrame:
+    decided: pl.LazyFrame, rows: pl.LazyFrame, tolerance: timedelta, at: str = "decided_at"
+) -> pl.LazyFrame:
     """Join the newest row known at a time of each bar; of rows known at one time, the last."""
     return decided.join_asof(
         rows.unique("known_at", keep="last", maintain_order=True).sort("known_at"),
@@ -203,7 +207,7 @@ def _with_events(
     joined = decided.join(_added_up(within, names), on="ts", how="left", maintain_order="left")
     for time in ("ts", "decided_at"):
         heard = rows.select("known_at", pl.lit(value=True).alias(f"up at {time}"))
-        joined = _with_newest(joined, heard, LONGEST_SILENCE, time)
+        joined = run(_with_newest(joined.lazy(), heard.lazy(), LONGEST_SILENCE, time))
     up = pl.col("up at ts") & pl.col("up at decided_at")
     return joined.with_columns(
         pl.when(up).then(pl.col(name).fill_null(0.0)).alias(name) for name in names

@@ -32,8 +32,9 @@ def states_of(states: Mapping[str, StateTable], contract: str) -> dict[str, pl.D
         find = symbol_of_leader if name in LEADER_TABLES else symbol_of_contract
         symbol = find(contract, table.frames, name)
         if symbol is not None:
+            rows = table.frames[symbol]
             foreign = () if symbol == contract else OF_ONE_MARKET.get(name, ())
-            found[name] = table.frames[symbol].drop(foreign, strict=False)
+            found[name] = rows.drop(foreign, strict=False) if foreign else rows
     return found
 
 
