@@ -5,9 +5,10 @@ limit. Even by hand no rate falls below the floors or what closing costs, rises 
 falls from tier to tier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -90,14 +91,23 @@ def sentence_of(text: str, *, line: int, approver: str, expires: datetime, reaso
     )
 
 
-def columns_of(overrides: Sequence[Override], behind: Numbers) -> dict[str, Any]:
+def columns_of(overrides: Sequence[Override], behind: Numbers) -> Mapping[str, Any]:
     """Return what a table says of the override behind each row; missing where there is none.
 
     Args:
         overrides: those in force.
         behind: the place of the one behind each row, -1 where there is none, shape (k,).
     """
+    return _said(overrides, behind) if overrides else _nothing_said(len(behind))
 
+
+@lru_cache(maxsize=16)
+def _nothing_said(rows: int) -> Mapping[str, Any]:
+    """Return the columns where nothing was set by hand: of most tables, most of the time."""
+    return _said((), np.full(rows, -1, dtype=np.intp))
+
+
+def _said(overrides: Sequence[Override], behind: Numbers) -> Mapping[str, Any]:
     def column(values: Sequence[object], dtype: str) -> object:
         return pd.Series(np.array([*values, None], dtype=object)[behind], dtype=dtype)
 
