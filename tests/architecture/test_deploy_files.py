@@ -141,25 +141,43 @@ def test_alarms_ask_for_metrics_that_the_service_has():
         assert {one for text in states for one in text.split("|")} <= set(STATUSES)
 
 
-def test_the_unit_starts_the_service_and_may_write_only_what_it_must():
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(FOLDER / "margincast.service")
-    service = unit["Service"]
-    parameters = understood(shlex.split(service["ExecStart"]))
-    assert str(parameters["where"]) == service["WorkingDirectory"]
+def unit(name):
+    """The ``[Service]`` of a systemd unit."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(FOLDER / f"{name}.service")
+    return parser["Service"]
+
+
+@pytest.mark.parametrize("name", ["margincast", "margincast-live"])
+def test_units_run_what_is_understood_with_no_more_rights_than_they_need(name):
+    service = unit(name)
+    understood(shlex.split(service["ExecStart"]))
     assert service["User"] not in {"root", "0"}
     assert service["ProtectSystem"] == "strict"
     assert service["NoNewPrivileges"] == "yes"
-    # the audit log and the keys' lock lie there
+    (writable,) = service["ReadWritePaths"].split()
+    assert Path(writable).is_relative_to(service["WorkingDirectory"])
+
+
+def test_the_service_may_write_its_keys_and_audit_log():
     from margincast.specs.loading import load_spec  # noqa: PLC0415  # slow to import
     from margincast.specs.service import Service  # noqa: PLC0415  # likewise
 
+    service = unit("margincast")
+    parameters = understood(shlex.split(service["ExecStart"]))
+    assert str(parameters["where"]) == service["WorkingDirectory"]
     spec = load_spec(CHECKOUT / "serving" / "service.toml", Service)
-    (writable,) = service["ReadWritePaths"].split()
     folder = Path(service["WorkingDirectory"])
     for path in (spec.access.audit_file, spec.access.keys_file):
-        assert (folder / path).is_relative_to(writable)
+        assert (folder / path).is_relative_to(service["ReadWritePaths"])
+
+
+def test_the_live_engine_takes_rows_from_the_service_and_puts_margins_on_the_record():
+    parameters = understood(shlex.split(unit("margincast-live")["ExecStart"]))
+    assert (CHECKOUT / str(parameters["spec"])).is_file()
+    assert parameters["listen"] is True
+    assert parameters["publish"] is True
 
 
 LINES = [
