@@ -156,8 +156,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             part = body if send is None else body[:send]
-            self.wfile.write(part)
+            # counted first: whoever asked may look at the count as soon as he has the bytes
             self.server.sent_bytes[unquote(self.path).lstrip("/")] += len(part)
+            self.wfile.write(part)
 
 
 def status(code, **headers):

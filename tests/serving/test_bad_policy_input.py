@@ -135,7 +135,7 @@ def test_a_base_schedule_that_is_not_there_is_named():
     ],
 )
 @pytest.mark.parametrize(
-    ("published", "kept"), [(math.nan, "base schedule in force"), (0.06, "last published margin")]
+    ("published", "kept"), [(math.nan, "base schedule in force"), (0.06, "last margin kept")]
 )
 def test_a_forecast_that_is_none_leaves_the_larger_of_schedule_and_last_margin(
     forecast, said, published, kept
