@@ -309,7 +309,9 @@ def plot(table: "dict[int, Line]", path: Path, title: str) -> None:
     for place, one in enumerate(table.values(), start=1):
         seconds, megabytes = zip(*one, strict=True)
         axes.plot([at / 60 for at in seconds], megabytes, label=f"worker {place}")
-    axes.set(xlabel="minutes", ylabel="resident memory, MB", ylim=(0, None), title=title)
+    largest = max(megabytes for one in table.values() for _, megabytes in one)
+    limits = (0, 1.2 * largest)
+    axes.set(xlabel="minutes", ylabel="resident memory, MB", ylim=limits, title=title)
     axes.legend(loc="lower right")
     figure.tight_layout()
     # no date, no random names: the same measurement gives the same file
