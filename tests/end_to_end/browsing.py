@@ -112,4 +112,4 @@ def watched(
     page.on("response", on_response)
     yield seen
     context.close()
-    assert seen.problems == []
+    assert seen.problems == [], seen.problems
